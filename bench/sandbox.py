@@ -8,6 +8,8 @@ depends on the load of the machine. As an ordinary user, run it in a user namesp
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import json
 import os
 import resource
@@ -26,7 +28,9 @@ from raygrid.node.sandbox.threads import RestrictedThread, RestrictedThreads
 from raygrid.node.sandbox.view import View, build
 from raygrid.settings.pricer import Pricer
 from raygrid.system import namespaces, seccomp
+from raygrid.system.cgroups import hierarchies
 from raygrid.system.landlock import Ruleset
+from raygrid.system.proc import read_text
 
 COMMAND = "/bin/true"
 _ENVIRONMENT = Environment({"PATH": "/usr/bin:/bin"})
@@ -40,6 +44,26 @@ def start(command: tuple[str, ...] = (COMMAND,)) -> None:
     finally:
         for each in nothing:
             os.close(each)
+    os.waitpid(pid, 0)
+
+
+def cgroup() -> Path | None:
+    """A new cgroup (version 2) in that of this process, which removes it; None where none can be made."""
+    for each in hierarchies("", read_text):
+        made = Path(each.own, f"raygrid-bench-{os.getpid()}")
+        if each.unified:
+            with contextlib.suppress(OSError):
+                made.mkdir()
+                atexit.register(made.rmdir)
+                return made
+    return None
+
+
+def start_and_move(processes: Path) -> None:
+    """Start a program, move it into a cgroup, and wait for its end."""
+    pid = os.posix_spawn(COMMAND, [COMMAND], {})
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        processes.write_text(str(pid), encoding="ascii")
     os.waitpid(pid, 0)
 
 
@@ -80,6 +104,8 @@ def contenders(scratch: Path) -> dict[str, Callable[[], object]]:
         words = (program, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--die-with-parent")
         found["bubblewrap --unshare-pid"] = lambda: start((*words, "--unshare-pid", COMMAND))
         found["bubblewrap --unshare-all"] = lambda: start((*words, "--unshare-all", COMMAND))
+    if (group := cgroup()) is not None:
+        found["a cgroup of version 2"] = lambda: start_and_move(group / "cgroup.procs")
     found["subprocess"] = lambda: subprocess.run([COMMAND], check=True)
     return found
 

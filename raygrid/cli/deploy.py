@@ -25,7 +25,7 @@ from raygrid.client.retry import RetryPolicy
 from raygrid.drill.local import way_into
 from raygrid.errors import ConnectionFailedError, RaygridError, SettingsError, UnavailableError
 from raygrid.local import GridFile
-from raygrid.local.executables import require_executables, require_visible_programs
+from raygrid.local.executables import require_executables, require_sandboxes
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.system.home import expanded
 from raygrid.system.ray_environment import prepare_to_join_ray
@@ -85,7 +85,7 @@ def _deploy_here(grid: GridFile, settings: GridSettings, timeout_s: float) -> No
             "no pricer is configured; name one with --config or --pricer: a deployment replaces all settings"
         )
     require_executables(settings)
-    require_visible_programs(settings)
+    require_sandboxes(settings)
     os.environ.update(way_into(grid))  # before Ray reads it
     prepare_to_join_ray()
     from raygrid.composition import ACTORS  # noqa: PLC0415 - imports Ray

@@ -9,11 +9,9 @@ MECHANISMS = (
     "mount_namespace",
     "network_namespace",
     "ipc_namespace",
-    "pid_namespace",
     "landlock",
     "seccomp",
     "no_new_privs",
-    "cgroup",
     "separate_user",
 )
 """The names of all mechanisms of which a sandbox may consist."""

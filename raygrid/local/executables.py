@@ -46,12 +46,18 @@ def require_executables(settings: GridSettings) -> None:
             raise SettingsError(f"pricer {name!r} cannot be started: {why}")
 
 
-def require_visible_programs(settings: GridSettings) -> None:
-    """Refuse pricers that need a path which their sandboxes hide from them.
+def require_sandboxes(settings: GridSettings) -> None:
+    """Refuse pricers that need a path which their sandboxes hide from them, or a user that this one cannot become.
 
     Raises:
-        SettingsError: the message names each pricer, the path and what to do.
+        SettingsError: the message names each pricer, the path or the user, and what to do.
     """
+    for name, pricer in settings.pricers.items():
+        if pricer.sandbox_user is not None and pricer.sandbox_mode != "off" and os.geteuid() != 0:
+            raise SettingsError(
+                f"pricer {name!r} is to run as user {pricer.sandbox_user!r} (sandbox_user), which only root can "
+                "arrange; run the grid as root, or remove sandbox_user"
+            )
     home = Path(os.path.expanduser("~"))  # / for a user without one
     hidden = hidden_paths(settings, os.environ, home, uid=os.getuid())
     if found := conflicts(settings, os.environ, home, hidden):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 
 from raygrid.errors import RaygridError, SettingsError
-from raygrid.local.executables import require_executables, require_visible_programs
+from raygrid.local.executables import require_executables, require_sandboxes
 from raygrid.local.port import ray_prefix, require_port
 from raygrid.settings.model import GridSettings
 from raygrid.system.filesystem import require_local_job_store
@@ -48,7 +48,7 @@ def start_grid(
         raise SettingsError(f"a grid needs at least 1 rack with 1 node, not {racks} with {nodes}")
     settings.require_safe_listening()
     require_executables(settings)
-    require_visible_programs(settings)
+    require_sandboxes(settings)
     require_local_job_store(settings)
     ray_prefix(settings.grid_dir)  # raises here, because the supervisor would only log the error
     until = time.monotonic() + timeout_s

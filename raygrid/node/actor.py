@@ -59,7 +59,15 @@ def read_only_for_pricers() -> tuple[str, ...]:
     """The grid's own programs, and files with commands that the user's shells run; sandboxes make these read-only."""
     installation = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
     found = code_of_others(Path.home(), installation, [Path(tempfile.gettempdir())])
-    return tuple(str(path) for path in found if os.access(path, os.W_OK))
+    return tuple(str(path) for path in found if _can_change(path))
+
+
+def _can_change(path: Path) -> bool:
+    """Whether this user can write to a path, perhaps after a change of its permissions."""
+    try:
+        return path.stat().st_uid == os.getuid() or os.access(path, os.W_OK)
+    except OSError:
+        return False
 
 
 @exposes(AgentCalls)

@@ -54,6 +54,8 @@ class GridSettings(BaseSettings):
     """
     sandbox_required: bool = False
     """Whether a job fails if its node lacks a mechanism of its sandbox; otherwise it runs with what the node has."""
+    sandbox_user: str | None = Field(default=None, min_length=1)
+    """A user as which pricers run in their sandboxes; the grid must run as root, and the user exist on all nodes."""
     pricers: dict[Name, Pricer] = {}  # after the sandbox settings, which its validation reads
     """The executables that jobs can run, by name."""
     group_prefix: str = Field(default="rack-", min_length=1)
@@ -92,7 +94,8 @@ class GridSettings(BaseSettings):
     @classmethod
     def _with_sandbox(cls, pricers: dict[Name, Pricer], info: ValidationInfo) -> dict[Name, Pricer]:
         """Give each pricer without own values those of the grid, because nodes receive only the pricers."""
-        given: dict[str, Any] = {name: info.data[name] for name in ("sandbox", "sandbox_required") if name in info.data}
+        own = (name for name in Pricer.model_fields if name.startswith("sandbox"))
+        given: dict[str, Any] = {name: info.data[name] for name in own if info.data.get(name) is not None}
         decided = {}
         for name, pricer in pricers.items():
             lacks = {each: value for each, value in given.items() if getattr(pricer, each) is None}

@@ -106,6 +106,8 @@ class Pricer(Section):
     """What keeps this pricer from harming the grid and the machine; by default the grid's `sandbox`."""
     sandbox_required: bool | None = None
     """Whether a job fails if its node lacks a mechanism of its sandbox; by default the grid's `sandbox_required`."""
+    sandbox_user: str | None = Field(default=None, min_length=1)
+    """A user as which this pricer runs in its sandbox; by default the grid's `sandbox_user`."""
     read: tuple[PlaceOnNodes, ...] = ()
     """`strict` only: files and directories that the pricer may also read, such as `[/opt/market, ~/models]`.
 

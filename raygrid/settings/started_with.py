@@ -24,7 +24,7 @@ _DOT = "\x1f"
 # These identify a grid and the place of its file, so they are equal in both starts.
 _PLACE = {("name",), ("storage", "state_dir")}
 _NOTHING = "nothing"
-_OF_GRID = ("sandbox", "sandbox_required")  # settings of pricers whose default is the grid's
+_OF_GRID = ("sandbox", "sandbox_required", "sandbox_user")  # settings of pricers whose default is the grid's
 _API_KEYS = ("http", "api_keys")
 _SECRETS = {_API_KEYS, ("storage", "database"), ("storage", "blobs")}
 

@@ -18,7 +18,7 @@ _NOSUID, _NODEV, _BIND = 2, 4, 4096
 _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE, _CLOSE_ON_EXEC = 430, 431, 432, 6, 1
-_ATTRIBUTE_READ_ONLY = 1
+_ATTRIBUTE_READ_ONLY, _ATTRIBUTE_MAPPED, _AT_EMPTY_PATH = 1, 0x0010_0000, 0x1000
 _CLONE_TREE, _AT_RECURSIVE, _FROM_DESCRIPTOR, _AT_FDCWD = 1, 0x8000, 4, -100
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -84,6 +84,18 @@ def take_tree(path: str) -> int:
     """A descriptor of what is at a path, with all that is mounted below it, for `put_tree`."""
     flags = _CLONE_TREE | os.O_CLOEXEC | _AT_RECURSIVE
     return checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def map_owners(tree: int, mapping: int) -> None:
+    """Let what `take_tree` took show other owners of files; see `owner_mapping.py`.
+
+    Raises:
+        OSError: the file system cannot do that.
+    """
+    attributes = _MountAttributes(_ATTRIBUTE_MAPPED, 0, 0, mapping)
+    size = ctypes.sizeof(attributes)
+    changed = _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size)
+    checked(changed, "mapping the owners of files")
 
 
 def put_tree(descriptor: int, path: str) -> None:

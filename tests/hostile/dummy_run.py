@@ -46,6 +46,7 @@ def main() -> None:
     for directory in (own, other):
         directory.mkdir(parents=True)
     (HOME / ".bashrc").touch()
+    (HOME / ".config" / "systemd" / "user").mkdir(parents=True, exist_ok=True)
     for name in SECRETS:
         (HOME / "state" / name).write_text(TEXT)
     given = {"text": TEXT, "abstract": "dummy-victim", "segment": 1234}

@@ -30,7 +30,6 @@ PROTECT_ALLOWS = {
     "write-tmp": OWN_FILES,
     "write-home": OWN_FILES,
     "write-job-directory": "every pricer may",
-    "change-shell-start": OWN_FILES,
     "plant-shell-start": OWN_FILES,
     "plant-code": f"{OWN_FILES}; a grid in a virtual environment loads no code from there",
     "connect-tcp": NETWORK,

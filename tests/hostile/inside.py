@@ -48,6 +48,7 @@ class IsolatedGrid:
 
     def __init__(self, pricers: Mapping[str, Mapping[str, Any]], *, slots: int, **settings: Any) -> None:
         (HOME / ".bashrc").touch()
+        (HOME / ".config" / "systemd" / "user").mkdir(parents=True, exist_ok=True)
         self.config = HOME / "grid.yaml"
         http = {"port": PORT, "api_keys": [{"name": "desk", "key": KEY}]}
         given = {"name": NAME, "http": http, "pricers": pricers, "node": {"slots": slots}, **settings}

@@ -32,6 +32,7 @@ FULL = Pricer.model_validate(
         "reuse": "content",
         "sandbox": "strict",
         "sandbox_required": True,
+        "sandbox_user": "pricing",
         "read": ["/opt/market"],
         "write": ["~/cache"],
         "network": True,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raygrid.errors import SettingsError
-from raygrid.local.executables import require_visible_programs
+from raygrid.local.executables import require_sandboxes
 from raygrid.node.sandbox.escapes import service_sockets
 from raygrid.node.sandbox.hidden import conflicts, hidden_paths
 from raygrid.settings.model import GridSettings, load_settings
@@ -144,8 +145,25 @@ def test_a_grid_with_a_conflict_does_not_start(tmp_path: Path) -> None:
     program = tmp_path / "default" / "price.sh"
     given = settings({"p": {"command": [str(program), "{input}"]}}, storage={"state_dir": str(tmp_path)})
     with pytest.raises(SettingsError, match=rf"pricer 'p' needs {program}"):
-        require_visible_programs(given)
-    require_visible_programs(settings(storage={"state_dir": str(tmp_path)}))
+        require_sandboxes(given)
+    require_sandboxes(settings(storage={"state_dir": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "starts"), [(1000, "protect", False), (1000, "off", True), (0, "strict", True)]
+)
+def test_only_root_starts_a_grid_whose_pricers_are_another_user(
+    uid: int, mode: str, starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check names the pricer, the user and what to do; the grid's user counts for pricers without their own."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    given = settings({"p": CAT}, sandbox_user="pricing", sandbox=mode, storage={"state_dir": str(tmp_path)})
+    assert given.pricers["p"].sandbox_user == "pricing"
+    if starts:
+        require_sandboxes(given)
+    else:
+        with pytest.raises(SettingsError, match=r"'p' is to run as user 'pricing'.*run the grid as root, or remove"):
+            require_sandboxes(given)
 
 
 def test_words_that_are_known_only_with_a_job_are_no_conflict() -> None:

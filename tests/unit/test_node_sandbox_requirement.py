@@ -19,7 +19,7 @@ PROTECT = ("mount_namespace", "landlock", "seccomp", "no_new_privs")
     ("mode", "active", "network", "lacks"),
     [
         ("protect", PROTECT, False, ()),
-        ("protect", ("user_namespace", *PROTECT, "cgroup"), True, ()),
+        ("protect", ("user_namespace", *PROTECT, "separate_user"), True, ()),
         ("protect", (), False, PROTECT),
         ("protect", ("landlock", "seccomp", "no_new_privs"), False, ("mount_namespace",)),
         ("strict", (*PROTECT, "network_namespace"), False, ()),

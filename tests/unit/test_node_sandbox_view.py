@@ -108,6 +108,22 @@ def test_links_to_what_is_hidden_lead_nowhere(place: Path) -> None:
     assert seen(within, look) == (["nodes"], ["nodes"], ["nodes"])
 
 
+def test_directories_around_a_hidden_or_read_only_path_cannot_be_renamed(place: Path) -> None:
+    """Else what replaces them would be found under the old name by the grid, or by the user's next login."""
+    around, services = place / "grid", place / "home" / "config" / "systemd"
+    services.mkdir(parents=True)
+
+    def rename(path: Path) -> str:
+        return refusal(lambda: path.rename(path.with_name("moved")))
+
+    def look() -> tuple[str, str, str]:
+        (services.parent / "settings").write_text("changed by an ordinary program")
+        return rename(around), rename(services.parent), refusal((services / "unit").touch)
+
+    assert seen(plain([around / "nodes"], read_only=[services]), look) == ("EBUSY", "EBUSY", "EROFS")
+    assert (services.parent / "settings").exists()
+
+
 def test_what_is_shown_in_a_hidden_directory_is_the_real_one(place: Path) -> None:
     """A sandbox's own directory can be used below the hidden root; its neighbours do not exist."""
     own = place / "grid" / "nodes" / "own"

@@ -193,4 +193,7 @@ def _opened(stream: str, place: str, name: str, dir_fd: int, flags: int, *, by_n
     except FileExistsError:
         remove(named, dir_fd)
         file = os.open(named, flags, 0o666, dir_fd=dir_fd)
+    if flags & os.O_CREAT:
+        # A pricer may run as another user, and open its own again (`/dev/stderr`); nobody else can enter the directory.
+        os.fchmod(file, 0o666)
     return Capture(f"{stream}.txt", named, dir_fd, f"{place}/{named}", file, by_name)

@@ -128,7 +128,7 @@ class PricerStarter:
         key, pricer = (prepared.spec.pricer, prepared.spec.definition), prepared.pricer
         known = self._environments.get(key)
         if known is None or known[0] is not pricer:
-            shared = {**self._inherited, **pricer.env}
+            shared = {**self._inherited, **prepared.box.variables, **pricer.env}
             made = Environment({variable: value for variable, value in shared.items() if variable not in own})
             if len(self._environments) >= MOST_ENVIRONMENTS:
                 self._environments.clear()

@@ -32,6 +32,11 @@ class Mechanisms:
     seccomp: bool = False
     why_no_mounts: str = ""
 
+    @property
+    def users(self) -> bool:
+        """Whether pricers can run as another user than this process."""
+        return self.is_root and self.mounts
+
 
 def probe() -> Mechanisms:
     """Try each mechanism, in threads that end."""

@@ -44,6 +44,7 @@ class SandboxPlan:
         filters: whether system calls are filtered.
         domains: whether its processes are in a Landlock domain.
         state: what is active, for people.
+        user: the user as which its processes run; None for the agent's own.
     """
 
     view: View | None
@@ -54,6 +55,7 @@ class SandboxPlan:
     filters: bool
     domains: bool
     state: SandboxState = field(compare=False)
+    user: str | None = None
 
 
 def plan(
@@ -83,8 +85,10 @@ def plan(
         if mechanisms.landlock >= FILES_ABI:
             files = FileRules((*SYSTEM, *readable), (*writable, *DEVICES, captures))
     own_memory = not is_below(os.path.realpath(own), SHARED_MEMORY)  # else it would hide the own directory
+    user = pricer.sandbox_user if mechanisms.users else None
+    mapped = own if user is not None else ""
     return SandboxPlan(
-        View(hidden, shown, read_only, own_memory) if mechanisms.mounts else None,
+        View(hidden, shown, read_only, own_memory, mapped) if mechanisms.mounts else None,
         files,
         network,
         not network and mechanisms.network,
@@ -93,13 +97,14 @@ def plan(
         mechanisms.landlock > 0,
         SandboxState(
             pricer.sandbox_mode,
-            tuple(_active(mechanisms, network)),
-            tuple(_open(mechanisms, is_strict, network)),
+            tuple(_active(mechanisms, network, user)),
+            tuple(_open(mechanisms, is_strict, network, user)),
         ),
+        user,
     )
 
 
-def _active(mechanisms: Mechanisms, network: bool) -> list[str]:
+def _active(mechanisms: Mechanisms, network: bool, user: str | None) -> list[str]:
     there = {
         "user_namespace": mechanisms.in_user_namespace,
         "mount_namespace": mechanisms.mounts,
@@ -108,11 +113,12 @@ def _active(mechanisms: Mechanisms, network: bool) -> list[str]:
         "landlock": mechanisms.landlock > 0,
         "seccomp": mechanisms.seccomp,
         "no_new_privs": True,
+        "separate_user": user is not None,
     }
     return [name for name, is_there in there.items() if is_there]
 
 
-def _open(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]:
+def _open(mechanisms: Mechanisms, is_strict: bool, network: bool, user: str | None) -> list[str]:
     """What stays open although the mode would close it."""
     found = []
     if not mechanisms.mounts:
@@ -129,9 +135,10 @@ def _open(mechanisms: Mechanisms, is_strict: bool, network: bool) -> list[str]:
         )
     if not mechanisms.seccomp:
         found.append("system calls are not filtered: the kernel has no seccomp")
-    if mechanisms.is_root:
+    if mechanisms.is_root and user is None:
         found.append(
-            "pricers run as root: they can change the system's files and devices; run the grid as another user"
+            "pricers run as root: they can change the system's files and devices; set `sandbox_user`, or run the grid "
+            "as another user"
         )
     if is_strict and mechanisms.landlock < FILES_ABI:
         found.append("files outside of home and temporary directories can be read and changed: Landlock is too old")

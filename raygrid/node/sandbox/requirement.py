@@ -1,6 +1,7 @@
 """Decides whether a sandbox has the mechanisms that its mode needs, for pricers with `sandbox_required`. No I/O.
 
-Without that setting an attempt runs with what its node has; `raygrid nodes --sandbox` and the manifest show it.
+Without that setting an attempt runs with what its node has; `raygrid nodes --sandbox` and the manifest show it. Only a
+`sandbox_user` is never optional: a pricer that was meant for another user must not run as root.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _REMEDIES = {
     "mount_namespace": _NAMESPACES,
     "network_namespace": _NAMESPACES,
     "landlock": "Landlock needs Linux 5.13 or newer, with landlock in /sys/kernel/security/lsm (boot parameter lsm=)",
+    "separate_user": (
+        "For sandbox_user the grid must run as root, and may mount; set it to null if pricers may be the grid's user"
+    ),
     "seccomp": "Filters of system calls need a kernel with CONFIG_SECCOMP_FILTER, and x86_64 or aarch64",
 }
 
@@ -51,9 +55,16 @@ def require(node_id: str, name: str, pricer: Pricer, sandbox: SandboxState) -> N
         sandbox: what the attempt would run in.
 
     Raises:
-        CannotRunError: the pricer has `sandbox_required`, and the sandbox lacks a mechanism. Like a missing program,
-            it does not count against the node: other pricers may run there, and the job may run on other nodes.
+        CannotRunError: the pricer has `sandbox_required`, and the sandbox lacks a mechanism; or it has a `sandbox_user`
+            as which it cannot run. Like a missing program, it does not count against the node: other pricers may run
+            there, and the job may run on other nodes.
     """
+    if pricer.sandbox_mode != "off" and pricer.sandbox_user is not None and "separate_user" not in sandbox.active:
+        raise CannotRunError(
+            Outcome.CANNOT_START,
+            f"node {node_id} does not run pricer {name!r} as user {pricer.sandbox_user!r} (sandbox_user). "
+            f"{_REMEDIES['separate_user']}",
+        )
     if pricer.sandbox_required:
         lacks = missing(pricer.sandbox_mode, sandbox.active, network=pricer.network)
         if lacks:

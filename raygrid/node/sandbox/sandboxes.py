@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from raygrid.node.sandbox import view
 from raygrid.node.sandbox.mechanisms import Mechanisms, probe
 from raygrid.node.sandbox.plan import SandboxPlan, plan
 from raygrid.node.sandbox.threads import RestrictedThread, RestrictedThreads
+from raygrid.node.sandbox.users import PricerUser, PricerUsers
 from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
@@ -42,6 +43,7 @@ class NoSandbox:
         state: what protects from these pricers: nothing.
         plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
+        variables: environment variables that its processes need besides their pricer's.
     """
 
     def __init__(self, directory: JobsDirectory) -> None:
@@ -49,14 +51,23 @@ class NoSandbox:
         self.state = NO_SANDBOX
         self.plan: SandboxPlan | None = None
         self.shared_memory = -1
+        self.variables: Mapping[str, str] = {}
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do work that starts a pricer; return what it returns, raise what it raises."""
+        """Do work that starts a pricer; return what it returns, raise what it raises.
+
+        Then its directory is opened again for the node: a pricer can take permissions away.
+        """
+        try:
+            return self._run(work)
+        finally:
+            self.directory.unlock()
+
+    def _run(self, work: Callable[[], T]) -> T:
         return work()
 
     def pricer_ended(self, *, left_nothing: bool) -> None:
         """Called by work after the end of its pricer; states whether it left no process behind."""
-        self.directory.unlock()
 
     def close(self) -> None:
         """End what belongs to it."""
@@ -69,8 +80,7 @@ class WithoutPrivileges(NoSandbox):
         super().__init__(directory)
         self._threads = RestrictedThreads(capabilities.drop_all, lambda: None)
 
-    def run(self, work: Callable[[], T]) -> T:
-        """Do work in a thread without capabilities."""
+    def _run(self, work: Callable[[], T]) -> T:
         return self._threads.run(work)
 
     def close(self) -> None:
@@ -89,16 +99,26 @@ class Use(Enum):
 class Sandbox(NoSandbox):
     """One sandbox. Its directory, what its processes see, and the threads that start them.
 
-    `key` states which pricers can use it, `generation` with which hidden files it was made.
+    `key` states which pricers can use it, `generation` with which hidden files it was made. `user` is the user of its
+    processes, None for the agent's own.
 
     Raises:
         OSError: the kernel refuses it.
     """
 
     def __init__(
-        self, key: Hashable, directory: JobsDirectory, plan: SandboxPlan, use: Use, generation: int = 0
+        self,
+        key: Hashable,
+        directory: JobsDirectory,
+        plan: SandboxPlan,
+        use: Use,
+        generation: int = 0,
+        user: PricerUser | None = None,
     ) -> None:
         super().__init__(directory)
+        self._user = user
+        if user is not None:
+            self.variables = user.account.variables
         self.key = key
         self.state = plan.state
         self.generation = generation
@@ -122,14 +142,12 @@ class Sandbox(NoSandbox):
             return RestrictedThreads(self._prepare_domain, lambda: None)
         return RestrictedThreads(self._prepare, self._enter_domain)
 
-    def run(self, work: Callable[[], T]) -> T:
-        """Do work in a thread with the sandbox's restrictions; processes that it starts have them as well."""
+    def _run(self, work: Callable[[], T]) -> T:
         self._is_empty = False  # until the end of a pricer was seen
         return self._threads.run(work)
 
     def pricer_ended(self, *, left_nothing: bool) -> None:
-        """Open its directory again for the node, and look whether something outlives the pricer; called by work."""
-        self.directory.unlock()
+        """Look whether something outlives the pricer; called by work."""
         self._is_empty = left_nothing and not (self._plan.own_ipc and (ipc.is_in_use() or self._has_queues()))
 
     def _has_queues(self) -> bool:
@@ -193,11 +211,13 @@ class Sandbox(NoSandbox):
             self._no_queues = os.fstat(self._queues).st_size if self._queues >= 0 else 0
         if wanted.view is not None:
             namespaces.keep_mounts_inside()
-            self.shared_memory = view.build(wanted.view)
+            self.shared_memory = view.build(wanted.view, self._user.owners if self._user is not None else -1)
         if wanted.domains:
             self._rules = self._ruleset()
         if os.geteuid() == 0:
             capabilities.drop_harmful()
+            if self._user is not None:
+                self._user.enter(self.directory.path)
         else:
             capabilities.drop_all()
         namespaces.no_new_privileges()
@@ -251,6 +271,7 @@ class Sandboxes:
         self._may_change: tuple[str, ...] = ()
         self._look_again_at = 0.0
         self._files: list[tuple[int, int] | None] = []  # what the hidden paths were when the sandboxes were made
+        self._users = PricerUsers()
         self._retired: list[Sandbox] = []  # warm processes may still run in them
 
     def open(self) -> None:
@@ -284,6 +305,7 @@ class Sandboxes:
             self._retired.clear()
         for each in sandboxes:
             self._end(each)
+        self._users.close()
         self._off.close()
 
     def take(self, name: str, pricer: Pricer) -> NoSandbox:
@@ -348,9 +370,9 @@ class Sandboxes:
         known = self._kinds.get(name)
         if known is None or known[0] is not pricer:
             mode = pricer.sandbox_mode
-            settings: Hashable = (mode, pricer.write)
+            settings: tuple[Hashable, ...] = (mode, pricer.sandbox_user, pricer.write)
             if mode == "strict":
-                settings = (mode, pricer.command, pricer.read, pricer.write, pricer.network)
+                settings = (*settings, pricer.command, pricer.read, pricer.network)
             through = shared_through(pricer.command, pricer.helpers, is_windows=runs_windows_program(pricer.command[0]))
             use = Use.ONE_ATTEMPT
             key: Hashable = settings
@@ -364,7 +386,9 @@ class Sandboxes:
     def _make(self, key: Hashable, pricer: Pricer, use: Use) -> Sandbox:
         directory = self._workspace.of_a_sandbox()
         try:
-            return Sandbox(key, directory, self._plan(pricer, directory), use, self._generation)
+            planned = self._plan(pricer, directory)
+            user = self._users.get(planned.user) if planned.user is not None else None
+            return Sandbox(key, directory, planned, use, self._generation, user)
         except BaseException:
             self._workspace.remove_sandbox(directory)
             raise

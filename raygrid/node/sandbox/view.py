@@ -2,7 +2,8 @@
 
 Called in a thread that has a mount namespace of its own. Afterwards, a hidden directory is empty and read-only, and a
 hidden file reads as empty. What lies in a hidden directory and must stay visible is taken before and put back; what is
-hidden within that is hidden again.
+hidden within that is hidden again. Directories around these paths cannot be renamed: else a pricer could move them away
+and make files of its own under the old names.
 """
 
 from __future__ import annotations
@@ -27,27 +28,36 @@ class View:
         shown: what to show nevertheless, with all that is mounted below it.
         read_only: files and directories that cannot be changed.
         own_shared_memory: whether `/dev/shm` is the sandbox's own.
+        mapped: one of `shown`, whose files belong to another user there.
     """
 
     hidden: Sequence[str] = ()
     shown: Sequence[str] = ()
     read_only: Sequence[str] = ()
     own_shared_memory: bool = True
+    mapped: str = ""
 
 
-def build(view: View) -> int:
+def build(view: View, owners: int = -1) -> int:
     """Build it; return a descriptor of the sandbox's own `/dev/shm`, -1 without one.
+
+    `owners` is the mapping of `view.mapped`, from `owner_mapping.py`.
 
     Raises:
         OSError: a mount fails.
     """
     hidden = {os.path.realpath(path) for path in view.hidden}
+    read_only = {os.path.realpath(path) for path in view.read_only if os.path.exists(path)}
+    _pin(hidden, read_only)
     shown = {place for path in view.shown for place in _places(path) if is_below_one(place, hidden)}
+    mapped = os.path.realpath(view.mapped) if view.mapped else None
     taken = {}
     covered = []
     try:
         for path in shown:
             taken[path] = (os.path.isdir(path), namespaces.take_tree(path))
+            if path == mapped:
+                namespaces.map_owners(taken[path][1], owners)
         for path in sorted(hidden | shown, key=lambda each: (each.count("/"), each)):  # from the outside in
             if path in taken:
                 is_directory, tree = taken.pop(path)
@@ -62,13 +72,32 @@ def build(view: View) -> int:
             os.close(tree)
     for path in covered:
         namespaces.make_read_only(path)
-    for path in sorted({os.path.realpath(path) for path in view.read_only if os.path.exists(path)}):
+    for path in sorted(read_only):
         namespaces.bind(path, path)  # with what is hidden and shown below it, which stays as it is
         namespaces.make_read_only(path)
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
     namespaces.mount_memory(SHARED_MEMORY, f"mode={SHARED_MEMORY_MODE:o},size=50%")
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _pin(hidden: set[str], read_only: set[str]) -> None:
+    """Let no directory around these paths be renamed."""
+    for path in sorted(_renamable(hidden | read_only), key=len):  # from the outside in
+        if not is_below_one(path, read_only):  # which cannot be changed anyway, and must not have writable mounts
+            namespaces.bind(path, path)  # a mount point cannot be renamed
+
+
+def _renamable(paths: Iterable[str]) -> set[str]:
+    """The existing directories around some paths that this user can rename; none directly below the root directory."""
+    found = set()
+    for path in paths:
+        around, above = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
+        while above != os.path.dirname(above):
+            if os.access(above, os.W_OK) and os.path.isdir(around):
+                found.add(around)
+            around, above = above, os.path.dirname(above)
+    return found
 
 
 def _places(path: str) -> set[str]:

@@ -87,7 +87,8 @@ class WarmProcess:
             if watchdog.helpers.gate.runs_under_wine(name):  # wine's server is found through TMPDIR
                 temporary = box.directory.temporaries.variables(()) if box.state.mode == "strict" else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
-            variables = {**environment, **temporary, **pricer.env, **own}
+            variables = {**environment, **box.variables, **temporary, **pricer.env, **own}
+            self._open_log()
             self._process = box.run(partial(self._spawn, variables))
         except BaseException:
             self._forget()
@@ -100,10 +101,13 @@ class WarmProcess:
         self._conversation = Conversation(self._process.stdin.fileno(), self._process.stdout.fileno(), self.has_exited)
         self._kill_at = float("inf")
 
-    def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _open_log(self) -> None:
         # It is truncated between jobs, hence O_APPEND, and kept open, so that a pricer cannot replace it.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.dir_fd)
+        os.fchmod(self._log, 0o666)  # as those of captures: its user may be another one, and open it again
+
+    def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with no_blocked_signals():
             return subprocess.Popen(
                 [word.format() for word in self.pricer.command],  # doubled braces become single, as for cold pricers

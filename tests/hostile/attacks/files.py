@@ -233,6 +233,16 @@ def plant_shell_start(targets: Targets) -> Wrote:
     return _write(Path.home() / ".bash_login")
 
 
+@attack("replace-services")
+def replace_services(targets: Targets) -> Wrote:
+    """Make a unit that the user's systemd starts outside of the sandbox, by replacing the directories around it."""
+    around = Path.home() / ".config"
+    around.rename(around.with_name(f".config-{os.getpid()}"))
+    units = around / "systemd" / "user"
+    units.mkdir(parents=True)
+    return _write(units / "hostile.service")
+
+
 @attack("plant-code")
 def plant_code(targets: Targets) -> Wrote:
     """Make a module that the Python of the grid and of other jobs loads at its start."""
