@@ -45,6 +45,7 @@ class Cluster:
         """Lay the operator's files out; nothing runs yet."""
         directory = hosts.directory / "desk"
         (directory / "home/.ray").mkdir(parents=True)
+        (hosts.directory / "shared/blobs").mkdir(exist_ok=True)
         (directory / "home/.ray/auth_token").write_text(secrets.token_hex(32))
         cluster = cls(
             hosts,

@@ -19,7 +19,7 @@ import pytest
 from raygrid.models import AttemptReport
 from raygrid.node.agent import NodeAgent
 from raygrid.node.sandbox.mechanisms import probe
-from raygrid.system.proc import process_table
+from raygrid.system.proc import ChildrenOf, process_table
 from tests.support.lone_agent import lone_agent, order, reports_of
 
 NEEDS_MOUNTS = pytest.mark.skipif(
@@ -42,7 +42,11 @@ def sandboxing_agent(**settings: Any) -> Iterator[NodeAgent]:
     """An open agent on disk, with one slot unless `settings` have another number."""
     with on_disk() as place:
         agent = lone_agent(place, **{"slots": 1, **settings})
+        with contextlib.closing(ChildrenOf(os.getpid())) as children:
+            others = children.now() or set()
         agent.open()
+        # Else what other tests have started in this process, such as a PostgreSQL server, would be strays of jobs.
+        agent._watchdog._non_pricers.update(others)
         try:
             yield agent
         finally:
