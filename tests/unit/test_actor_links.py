@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,30 @@ async def test_a_call_to_a_process_that_has_ended_fails_at_once(state: str, is_d
         with pytest.raises(UnreachableError, match="node a1 failed: its process has ended"):
             await link._ask(never, timeout_s=30)
     assert link.is_dead == is_dead
+
+
+@pytest.mark.parametrize("state", ["RESTARTING", "DEAD"])
+async def test_a_call_during_a_restart_is_not_sent(state: str) -> None:
+    """Ray would let it fail a second or two later, though the process is back; the next call reaches it at once."""
+    sent: list[str] = []
+
+    class Restarting(Actor):
+        def __getattr__(self, name: str) -> Any:
+            if name not in ("direct_address", "reports"):
+                raise AttributeError(name)
+            sent.append(name)
+            return SimpleNamespace(remote=lambda *_: answer(None))
+
+    actor = Restarting(state)
+    link = ActorLink(NodeCalls, "node a1", actor)
+    with pytest.raises(UnreachableError, match="node a1 failed: its process has ended"):
+        await link.calls.reports(1, 0, 0, 0.0)
+    assert sent == []
+    if state == "RESTARTING":
+        actor.state = "ALIVE"
+        await link.calls.reports(1, 0, 0, 0.0)
+        assert "reports" in sent
+    link.close()
 
 
 async def test_a_broken_connection_is_distinguished_from_silence() -> None:
