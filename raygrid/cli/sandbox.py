@@ -16,7 +16,7 @@ def sandbox_cell(sandbox: SandboxStatus | None) -> str:
     """The mode, with a mark if something stays open; empty if unknown."""
     if sandbox is None:
         return ""
-    return f"{sandbox.mode}{OPEN_MARK}" if sandbox.open else sandbox.mode
+    return f"{sandbox.mode}{OPEN_MARK}" if sandbox.open and sandbox.mode != "off" else sandbox.mode
 
 
 def note_after_start(nodes: Iterable[NodeStatus], command: str) -> str | None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from raygrid.errors import SettingsError
 from raygrid.node.attempt.diagnosis import why_not, wrong_line_ends
 from raygrid.node.sandbox.hidden import conflicts, hidden_paths
+from raygrid.node.sandbox.users import closed_to, may_not_enter
 from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
+from raygrid.system.accounts import account
 
 PROBE_S = 10.0
 # The kernel stops a traced process after a successful exec, before the program's first instruction, so it never runs.
@@ -53,15 +55,27 @@ def require_sandboxes(settings: GridSettings) -> None:
         SettingsError: the message names each pricer, the path or the user, and what to do.
     """
     for name, pricer in settings.pricers.items():
-        if pricer.sandbox_user is not None and pricer.sandbox_mode != "off" and os.geteuid() != 0:
-            raise SettingsError(
-                f"pricer {name!r} is to run as user {pricer.sandbox_user!r} (sandbox_user), which only root can "
-                "arrange; run the grid as root, or remove sandbox_user"
-            )
+        if pricer.sandbox_user is not None and pricer.sandbox_mode != "off":
+            _require_user(name, pricer.sandbox_user, settings.grid_dir.parent)
     home = Path(os.path.expanduser("~"))  # / for a user without one
     hidden = hidden_paths(settings, os.environ, home, uid=os.getuid())
     if found := conflicts(settings, os.environ, home, hidden):
         raise SettingsError("\n  - ".join(("pricers cannot run in their sandboxes:", *map(str, found))))
+
+
+def _require_user(pricer: str, user: str, state_dir: Path) -> None:
+    """Refuse a user that pricers cannot be on this machine."""
+    if os.geteuid() != 0:
+        raise SettingsError(
+            f"pricer {pricer!r} is to run as user {user!r} (sandbox_user), which only root can arrange; run the grid "
+            "as root, or remove sandbox_user"
+        )
+    try:
+        found = account(user)
+    except LookupError as error:
+        raise SettingsError(f"sandbox_user of pricer {pricer!r}: {error.args[0]}") from None
+    if (closed := closed_to(found, state_dir)) is not None:
+        raise SettingsError(f"sandbox_user of pricer {pricer!r}: {may_not_enter(user, closed)}")
 
 
 def _why_not(pricer: Pricer) -> str | None:

@@ -18,6 +18,7 @@ from raygrid.node.sandbox.hidden import hidden_paths
 from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
 from raygrid.system.garbage_collection import spare_what_is_loaded
+from raygrid.system.grid_file import NAME as GRID_FILE
 from raygrid.system.log_files import keep_logs
 from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import node_address
@@ -36,7 +37,9 @@ def hidden_from_pricers(settings: GridSettings) -> tuple[str, ...]:
     found = hidden_paths(
         settings, os.environ, Path.home(), uid=os.getuid(), needed=needed, ray_directory=session.parent
     )
-    return tuple(map(str, found))
+    # Other grids that keep their state in the same directory, for the case that a pricer is shown that directory.
+    others = settings.grid_dir.parent.glob(f"*/{GRID_FILE}")
+    return tuple(sorted({*map(str, found), *(str(file.parent) for file in others)}))
 
 
 class ObjectStorePacks:

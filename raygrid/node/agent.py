@@ -133,7 +133,7 @@ class NodeAgent:
         left_over = self._leftovers.find(self._workspace.jobs, self._workspace.sandboxes)
         self._workspace.open()
         self._sandboxes.open()
-        self._sandbox_state = self._sandboxes.usual_state(self._pricers.values())
+        self._sandbox_state = self._sandboxes.state_for_all(self._pricers)
         shared = SharedDataCache(self._workspace.shared, self._blobs, self._settings.data_cache, self._traffic)
         self._runner = Runner(
             self.node_id,
@@ -268,7 +268,7 @@ class NodeAgent:
                 return
             self._deployed_at = deployed_at
             self._pricers = pricers
-            self._sandbox_state = self._sandboxes.usual_state(pricers.values())
+            self._sandbox_state = self._sandboxes.state_for_all(pricers)
             self._settings = settings
             self._slots.resize(_slots(settings))
             self._watchdog.follow(settings)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.models import BlobSlice, SharedData
-from raygrid.node.attempt.safe_paths import BadOutputError, open_directory, open_file, remove
+from raygrid.node.attempt.safe_paths import BadOutputError, has_attributes, open_directory, open_file, remove
 from raygrid.node.traffic import TrafficMeter
 
 # Copies get an earlier modification time, so that even a write within one tick of the file system's clock is detected.
@@ -32,17 +32,19 @@ class _State(NamedTuple):
     device: int
     inode: int
     size: int
+    mode: int
     modified_ns: int
     changed_ns: int
 
     @staticmethod
     def of(status: os.stat_result) -> _State:
-        return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        which = status.st_dev, status.st_ino
+        return _State(*which, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
-    def but_changed(self) -> tuple[int, int, int, int]:
+    def but_changed(self) -> tuple[int, ...]:
         """All but the time of change, which also changes when one of the file's names is removed."""
-        return self[:4]
+        return self[:-1]
 
 
 @dataclass(slots=True)
@@ -162,7 +164,7 @@ class SharedDataCache:
             now = _State.of(os.fstat(file))
             if now == copy.state:
                 return True
-        if now.but_changed != copy.state.but_changed:
+        if now.but_changed != copy.state.but_changed or has_attributes(file):
             return False
         with os.fdopen(os.dup(file), "rb") as content:
             content.seek(0)

@@ -98,6 +98,11 @@ class GridSettings(BaseSettings):
         given: dict[str, Any] = {name: info.data[name] for name in own if info.data.get(name) is not None}
         decided = {}
         for name, pricer in pricers.items():
+            if pricer.sandbox_user is not None and (pricer.sandbox or info.data.get("sandbox")) == "off":
+                raise ValueError(
+                    f"pricer {name!r} has a sandbox_user, but sandbox is off: only in a sandbox it is that user; set "
+                    "sandbox: protect for it"
+                )
             lacks = {each: value for each, value in given.items() if getattr(pricer, each) is None}
             decided[name] = pricer.model_copy(update=lacks) if lacks else pricer
         return decided

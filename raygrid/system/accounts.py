@@ -41,15 +41,16 @@ def account(name: str) -> Account:
     """The account with this name.
 
     Raises:
-        LookupError: there is none, or it is root's, or that of nobody.
+        LookupError: there is none, or it is root's, in root's group, or that of nobody.
     """
     try:
         found = pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: the name has a NUL
         raise LookupError(f"there is no user {name!r} on this machine") from None
-    if found.pw_uid in (0, NOBODY):
-        raise LookupError(f"{name!r} is {'root' if not found.pw_uid else 'nobody'}; name a user made for pricers")
     groups = tuple(os.getgrouplist(name, found.pw_gid))
+    if 0 in (found.pw_uid, *groups) or found.pw_uid == NOBODY:
+        who = "root" if found.pw_uid == 0 else "nobody" if found.pw_uid == NOBODY else "in root's group"
+        raise LookupError(f"{name!r} is {who}; name a user made for pricers")
     return Account(name, found.pw_uid, found.pw_gid, groups, found.pw_dir)
 
 

@@ -19,6 +19,7 @@ _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _FSOPEN, _FSCONFIG, _FSMOUNT, _CREATE, _CLOSE_ON_EXEC = 430, 431, 432, 6, 1
 _ATTRIBUTE_READ_ONLY, _ATTRIBUTE_MAPPED, _AT_EMPTY_PATH = 1, 0x0010_0000, 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
 _CLONE_TREE, _AT_RECURSIVE, _FROM_DESCRIPTOR, _AT_FDCWD = 1, 0x8000, 4, -100
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -83,6 +84,12 @@ def bind(source: str, target: str) -> None:
 def take_tree(path: str) -> int:
     """A descriptor of what is at a path, with all that is mounted below it, for `put_tree`."""
     flags = _CLONE_TREE | os.O_CLOEXEC | _AT_RECURSIVE
+    return checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def take_link(path: str) -> int:
+    """A descriptor of the symbolic link at a path itself, for `put_tree`; mounted there, it cannot be replaced."""
+    flags = _CLONE_TREE | os.O_CLOEXEC | _AT_SYMLINK_NOFOLLOW
     return checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
 
 

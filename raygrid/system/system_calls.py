@@ -14,6 +14,8 @@ _lseek = _libc.lseek64 if hasattr(_libc, "lseek64") else _libc.lseek
 _lseek.argtypes, _lseek.restype = (ctypes.c_int, ctypes.c_int64, ctypes.c_int), ctypes.c_int64
 _waitid = _libc.waitid
 _waitid.argtypes, _waitid.restype = (ctypes.c_int, ctypes.c_uint, ctypes.c_void_p, ctypes.c_int), ctypes.c_int
+_flistxattr = _libc.flistxattr
+_flistxattr.argtypes, _flistxattr.restype = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_ssize_t
 _fcntl = _libc.fcntl
 _fcntl.argtypes, _fcntl.restype = (ctypes.c_int, ctypes.c_int, ctypes.c_long), ctypes.c_int
 
@@ -30,6 +32,15 @@ def size_of(file: int) -> int:
 def control(file: int, command: int, argument: int) -> int:
     """As `fcntl.fcntl` with an integer argument."""
     return checked(_fcntl(file, command, argument))
+
+
+def attributes_size(file: int) -> int:
+    """The size of the list of an open file's extended attributes in bytes; 0 if it has none.
+
+    Raises:
+        OSError: the file system has no attributes.
+    """
+    return checked(_flistxattr(file, None, 0))
 
 
 def has_child(options: int) -> bool:

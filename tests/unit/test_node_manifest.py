@@ -52,4 +52,5 @@ def test_a_manifest_states_what_kept_the_attempt_from_harm() -> None:
 
 def test_a_manifest_without_a_sandbox_states_that() -> None:
     """A reader need not guess whether the field is missing or the sandbox was off."""
-    assert manifest()["sandbox"] == {"mode": "off", "active": [], "open": []}
+    assert manifest()["sandbox"] == {"mode": "off", "active": [], "open": [*NO_SANDBOX.open]}
+    assert NO_SANDBOX.open == ("there is no sandbox: programs can do what the grid's user can",)

@@ -127,7 +127,7 @@ async def test_a_user_that_cannot_reach_the_directory_gets_an_error_that_says_so
     """It names the directory that is closed, and the setting."""
     with agent_for(open_to_all=False) as agent:
         [report] = await run_each(agent, "true")
-        assert report.outcome is Outcome.INFRASTRUCTURE
+        assert report.outcome is Outcome.CANNOT_START
         assert f"user '{USER}' (sandbox_user) may not enter /var/tmp/raygrid-" in str(report.message)
         assert "storage.state_dir" in str(report.message)
 
@@ -136,6 +136,7 @@ async def test_a_user_that_cannot_reach_the_directory_gets_an_error_that_says_so
 async def test_a_user_that_does_not_exist_or_is_root_is_refused(name: str, why: str) -> None:
     with agent_for(name) as agent:
         [report] = await run_each(agent, "true")
+        assert report.outcome is Outcome.CANNOT_START  # which does not count against the node
         assert why in str(report.message)
 
 

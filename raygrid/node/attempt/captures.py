@@ -20,7 +20,15 @@ from collections import deque
 from typing import NamedTuple
 
 from raygrid.node.attempt.outputs import OutputFile
-from raygrid.node.attempt.safe_paths import BadOutputError, FileIdentity, is_reusable, kind, open_directory, remove
+from raygrid.node.attempt.safe_paths import (
+    BadOutputError,
+    FileIdentity,
+    has_attributes,
+    is_reusable,
+    kind,
+    open_directory,
+    remove,
+)
 from raygrid.system import system_calls
 
 STDERR_TAIL = 4_000
@@ -29,6 +37,7 @@ _CREATE = _REOPEN | os.O_CREAT | os.O_EXCL
 # A pair is reused only while more than this many others are free: a process spawned meanwhile keeps the pair open until
 # its exec, which the kernel cannot distinguish from a process that keeps it open for good.
 MIN_FREE = 16
+_MODE = 0o666
 
 
 class Capture(NamedTuple):
@@ -158,7 +167,7 @@ class CapturePool:
 def _is_unused(file: int) -> bool:
     """Whether a file is empty, has no blocks on disk, and is open only here; False on a file system without leases."""
     status = os.fstat(file)
-    if not is_reusable(status, 0) or status.st_blocks:
+    if not is_reusable(status, 0) or status.st_blocks or stat.S_IMODE(status.st_mode) != _MODE or has_attributes(file):
         return False
     try:
         # The kernel grants a write lease only if this is the only open descriptor of the file.
@@ -195,5 +204,5 @@ def _opened(stream: str, place: str, name: str, dir_fd: int, flags: int, *, by_n
         file = os.open(named, flags, 0o666, dir_fd=dir_fd)
     if flags & os.O_CREAT:
         # A pricer may run as another user, and open its own again (`/dev/stderr`); nobody else can enter the directory.
-        os.fchmod(file, 0o666)
+        os.fchmod(file, _MODE)
     return Capture(f"{stream}.txt", named, dir_fd, f"{place}/{named}", file, by_name)

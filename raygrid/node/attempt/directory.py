@@ -120,6 +120,7 @@ class JobDirectory:
     """
 
     __slots__ = (
+        "_input_changed_ns",
         "_input_mark",
         "_input_only_mode",
         "capture_pool",
@@ -151,6 +152,7 @@ class JobDirectory:
         self.input_name = input_name
         self.writers = RemainingWriters.UNKNOWN
         self._input_mark: FileMark | None = None
+        self._input_changed_ns = 0  # its time of change when it was written; permissions and attributes change it, too
         self._input_only_mode: int | None = None  # its mode, if only the unchanged input was found in it
 
     @property
@@ -188,6 +190,7 @@ class JobDirectory:
         finally:
             os.close(file)
         self._input_mark = FileMark.of(status)
+        self._input_changed_ns = status.st_ctime_ns
 
     def fetch_input(self, name: str, fetch: Callable[[Path], object]) -> None:
         """Remove the input of an earlier attempt, and call `fetch` to write the attempt's input to a path."""
@@ -197,7 +200,9 @@ class JobDirectory:
         path = self.path / name
         fetch(path)
         self.input_name = name
-        self._input_mark = FileMark.of(os.stat(path))
+        status = os.stat(path)
+        self._input_mark = FileMark.of(status)
+        self._input_changed_ns = status.st_ctime_ns
 
     # --- after the run ----------------------------------------------------------------------------------------------
 
@@ -233,7 +238,11 @@ class JobDirectory:
         if len(found) != 1 or found[0].name != self.input_name:
             return False
         status = found[0].stat(follow_symlinks=False)
-        return is_reusable(status, REUSABLE_INPUT) and FileMark.of(status) == self._input_mark
+        return self._can_reuse(status) and FileMark.of(status) == self._input_mark
+
+    def _can_reuse(self, input_status: os.stat_result) -> bool:
+        """Whether the next attempt finds nothing of this one in its input: no permissions and no attributes either."""
+        return is_reusable(input_status, REUSABLE_INPUT) and input_status.st_ctime_ns == self._input_changed_ns
 
     def _raise_for_missing(self) -> None:
         """Raise an error that states why the job directory is not at its path."""
@@ -262,7 +271,7 @@ class JobDirectory:
         with os.scandir(self.handle.descriptor) as entries:
             found = list(entries)
         for entry in found:
-            if entry.name == self.input_name and is_reusable(entry.stat(follow_symlinks=False), REUSABLE_INPUT):
+            if entry.name == self.input_name and self._can_reuse(entry.stat(follow_symlinks=False)):
                 reusable = entry.name
             else:
                 os.unlink(entry.name, dir_fd=self.handle.descriptor)

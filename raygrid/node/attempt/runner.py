@@ -15,6 +15,7 @@ Each step takes a value of `stages.py` and returns the next one.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,12 +41,16 @@ from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
 from raygrid.node.sandbox.requirement import require
 from raygrid.node.sandbox.sandboxes import NoSandbox, Sandboxes
+from raygrid.node.sandbox.users import UnusableUserError
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter
 from raygrid.node.warm.pool import WarmPool
 from raygrid.settings.pricer import Pricer
 
 logger = logging.getLogger(__name__)
+
+# The node itself lacks something, which it may have again later.
+_SHORT_OF = (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO, errno.EROFS)
 
 
 class Runner:
@@ -119,8 +124,15 @@ class Runner:
     def _sandbox(self, name: str, pricer: Pricer) -> NoSandbox:
         try:
             box = self._sandboxes.take(name, pricer)
+        except UnusableUserError as error:
+            message = f"node {self._node_id} cannot run pricer {name!r}: {error}"
+            raise CannotRunError(Outcome.CANNOT_START, message) from error
         except OSError as error:
-            raise NodeFaultError(f"cannot set up a sandbox for pricer {name!r}: {error}", error) from error
+            message = f"cannot set up a sandbox for pricer {name!r}: {error}"
+            if error.errno in _SHORT_OF:
+                raise NodeFaultError(message, error) from error
+            # Other pricers can have other sandboxes, so it does not count against the node.
+            raise CannotRunError(Outcome.CANNOT_START, f"node {self._node_id}: {message}") from error
         try:
             require(self._node_id, name, pricer, box.state)
         except CannotRunError:

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 
 from uuid_utils import uuid4
 
+from raygrid.system import system_calls
 from raygrid.system.proc import descriptor_path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -140,8 +141,10 @@ def descend(top: int, name: str) -> int:
 
 
 def has_attributes(descriptor: int) -> bool:
-    """Whether a directory has attributes that a pricer may have set, such as default permissions of new files."""
+    """Whether a file or directory has attributes that a pricer may have set, such as permissions of further users."""
     try:
+        if not system_calls.attributes_size(descriptor):
+            return False
         return any(name.startswith(("user.", "system.posix_acl")) for name in os.listxattr(descriptor))
     except OSError:  # the file system has none
         return False

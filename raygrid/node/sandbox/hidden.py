@@ -56,10 +56,11 @@ def hidden_paths(
     needed: Collection[Path] = (),
     ray_directory: Path | None = None,
 ) -> tuple[Path, ...]:
-    """The files and directories to hide, absolute and sorted; no entry lies below another one.
+    """The files and directories to hide, absolute and sorted.
 
     The state directory is hidden with all grids in it. If something that pricers need lies in it, as in a directory
-    that is also used for other things, only this grid's own directory is.
+    that is also used for other things, only this grid's own directory is. An entry may lie below another one, because
+    a pricer of a later deployment may be shown the other one.
 
     Args:
         settings: the grid's settings; those for nodes suffice.
@@ -82,7 +83,7 @@ def hidden_paths(
         *_credentials(settings, environment, home),
         *service_sockets(environment, uid),
     ]
-    return _topmost(_absolute(path, home) for path in found)
+    return tuple(sorted({_absolute(path, home) for path in found}))
 
 
 def conflicts(
@@ -165,11 +166,3 @@ def _absolute(path: Path, home: Path) -> Path:
     if text == "~" or text.startswith("~/"):
         path = home / text[2:]
     return Path(os.path.normpath(Path("/") / path))
-
-
-def _topmost(paths: Iterable[Path]) -> tuple[Path, ...]:
-    kept: list[Path] = []
-    for path in sorted(set(paths)):
-        if not any(path.is_relative_to(each) for each in kept):
-            kept.append(path)
-    return tuple(kept)

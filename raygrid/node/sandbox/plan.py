@@ -137,8 +137,8 @@ def _open(mechanisms: Mechanisms, is_strict: bool, network: bool, user: str | No
         found.append("system calls are not filtered: the kernel has no seccomp")
     if mechanisms.is_root and user is None:
         found.append(
-            "pricers run as root: they can change the system's files and devices; set `sandbox_user`, or run the grid "
-            "as another user"
+            f"programs run as root: they can {'read' if is_strict else 'change'} the system's files; set "
+            "`sandbox_user`, or run the grid as another user"
         )
     if is_strict and mechanisms.landlock < FILES_ABI:
         found.append("files outside of home and temporary directories can be read and changed: Landlock is too old")

@@ -25,7 +25,7 @@ _REMEDIES = {
     "network_namespace": _NAMESPACES,
     "landlock": "Landlock needs Linux 5.13 or newer, with landlock in /sys/kernel/security/lsm (boot parameter lsm=)",
     "separate_user": (
-        "For sandbox_user the grid must run as root, and may mount; set it to null if pricers may be the grid's user"
+        "For sandbox_user the grid must run as root, and may mount; remove it if pricers may be the grid's user"
     ),
     "seccomp": "Filters of system calls need a kernel with CONFIG_SECCOMP_FILTER, and x86_64 or aarch64",
 }

@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ from raygrid.node.sandbox import view
 from raygrid.node.sandbox.mechanisms import Mechanisms, probe
 from raygrid.node.sandbox.plan import SandboxPlan, plan
 from raygrid.node.sandbox.threads import RestrictedThread, RestrictedThreads
-from raygrid.node.sandbox.users import PricerUser, PricerUsers
+from raygrid.node.sandbox.users import PricerUser, PricerUsers, UnusableUserError
+from raygrid.node.sandbox.weakest import weakest
 from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
@@ -278,23 +279,25 @@ class Sandboxes:
         """Find out what the kernel offers."""
         self._mechanisms = probe()
         # A directory stays hidden with all that is made in it.
-        self._may_change = tuple(path for path in self._hidden if not os.path.isdir(path))
+        directories = [path for path in self._hidden if os.path.isdir(path)]
+        self._may_change = tuple(path for path in self._hidden if not view.is_below_one(path, directories))
         if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
             self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
-    def usual_state(self, pricers: Iterable[Pricer]) -> SandboxState:
-        """What protects from most pricers on this node."""
-        modes = {each.sandbox_mode: each for each in pricers}
-        for mode in ("protect", "strict"):
-            if mode in modes:
-                return self.state(modes[mode])
-        return NO_SANDBOX
+    def state_for_all(self, pricers: Mapping[str, Pricer]) -> SandboxState:
+        """What protects from every pricer on this node."""
+        return weakest({name: self.state(pricer) for name, pricer in pricers.items()})
 
     def state(self, pricer: Pricer) -> SandboxState:
         """What protects from a pricer on this node."""
         if pricer.sandbox_mode == "off":
             return NO_SANDBOX
-        return self._plan(pricer, self._workspace.without_sandbox).state
+        state = self._plan(pricer, self._workspace.without_sandbox, None).state
+        try:
+            self._user(pricer)
+        except (UnusableUserError, OSError) as error:
+            return state._replace(open=(*state.open, f"nothing runs: {error}"))
+        return state
 
     def close(self) -> None:
         """End all sandboxes."""
@@ -386,15 +389,23 @@ class Sandboxes:
     def _make(self, key: Hashable, pricer: Pricer, use: Use) -> Sandbox:
         directory = self._workspace.of_a_sandbox()
         try:
-            planned = self._plan(pricer, directory)
-            user = self._users.get(planned.user) if planned.user is not None else None
-            return Sandbox(key, directory, planned, use, self._generation, user)
+            user = self._user(pricer)
+            return Sandbox(key, directory, self._plan(pricer, directory, user), use, self._generation, user)
         except BaseException:
             self._workspace.remove_sandbox(directory)
             raise
 
-    def _plan(self, pricer: Pricer, directory: JobsDirectory) -> SandboxPlan:
-        return plan(pricer, self._mechanisms, self._hidden, self._read_only, directory.path, str(self._workspace.spare))
+    def _plan(self, pricer: Pricer, directory: JobsDirectory, user: PricerUser | None) -> SandboxPlan:
+        hidden, read_only = self._hidden, self._read_only
+        if user is not None:
+            hidden, read_only = (*hidden, *user.escapes.hidden), (*read_only, *user.escapes.read_only)
+        return plan(pricer, self._mechanisms, hidden, read_only, directory.path, str(self._workspace.spare))
+
+    def _user(self, pricer: Pricer) -> PricerUser | None:
+        """The user as which a pricer runs, where pricers can run as another one; None for the agent's own."""
+        if pricer.sandbox_user is None or not self._mechanisms.users:
+            return None
+        return self._users.get(pricer.sandbox_user)
 
     def _end(self, sandbox: Sandbox) -> None:
         sandbox.close()

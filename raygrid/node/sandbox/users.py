@@ -7,10 +7,25 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+from raygrid.node.sandbox.escapes import code_of_others, service_sockets
 from raygrid.system import owner_mapping
 from raygrid.system.accounts import Account, account, become
+
+
+class UnusableUserError(Exception):
+    """No pricer can run as a user on this node, whatever else it is; the message states why and what to do."""
+
+
+class Escapes(NamedTuple):
+    """Paths to hide, and paths to make read-only."""
+
+    hidden: tuple[str, ...]
+    read_only: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +35,64 @@ class PricerUser:
     account: Account
     owners: int
 
+    @property
+    def escapes(self) -> Escapes:
+        """Where its pricers could leave their sandboxes; see `escapes.py`."""
+        hidden = service_sockets({}, self.account.uid)
+        return Escapes(_texts(hidden), _texts(code_of_others(Path(self.account.home), (), ())))
+
     def enter(self, directory: str) -> None:
         """Make this thread, which is root's, the user's; check that it reaches a directory.
 
         Raises:
-            OSError: it does not.
+            UnusableUserError: it does not.
+            OSError: the kernel refuses it.
         """
         become(self.account.uid, self.account.gid, self.account.groups)
-        if (closed := _closed_on_the_way_to(directory)) is not None:
-            raise PermissionError(
-                f"user {self.account.name!r} (sandbox_user) may not enter {closed}; let it, or set storage.state_dir "
-                "to a directory that it reaches, such as /var/lib/raygrid"
-            )
+        for place in _way_to(directory):
+            try:
+                os.stat(f"{place}/.")
+            except PermissionError:
+                raise UnusableUserError(may_not_enter(self.account.name, place)) from None
 
 
-def _closed_on_the_way_to(directory: str) -> str | None:
-    """The first directory on a path that this thread may not enter."""
-    place = ""
-    for part in directory.split("/")[1:]:
-        place += f"/{part}"
+def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(str(path) for path in paths)
+
+
+def closed_to(account: Account, directory: Path) -> str | None:
+    """The first existing directory on the way to another one, and that one, which a user may not enter; None if none.
+
+    As far as its permissions show it: access lists and other security modules are not considered.
+    """
+    for place in _way_to(str(directory)):
         try:
-            os.stat(f"{place}/.")
-        except PermissionError:
+            status = os.stat(place)
+        except FileNotFoundError:
+            return None
+        mode = status.st_mode
+        if status.st_uid == account.uid:
+            mode >>= 6
+        elif status.st_gid in account.groups:
+            mode >>= 3
+        if not mode & os.X_OK:
             return place
     return None
+
+
+def may_not_enter(user: str, directory: str) -> str:
+    """Why a user cannot be that of pricers, and what to do."""
+    return (
+        f"user {user!r} (sandbox_user) may not enter {directory}, which is on the way to job directories; let others "
+        f"through (chmod o+x {directory}), or set storage.state_dir to a directory such as /var/lib/raygrid"
+    )
+
+
+def _way_to(directory: str) -> Iterator[str]:
+    place = ""
+    for part in directory.strip("/").split("/"):
+        place += f"/{part}"
+        yield place
 
 
 class PricerUsers:
@@ -57,7 +106,8 @@ class PricerUsers:
         """The user with this name.
 
         Raises:
-            OSError: there is none, or the kernel cannot map the owners of files.
+            UnusableUserError: there is none.
+            OSError: the kernel cannot map the owners of files.
         """
         with self._lock:
             known = self._known.get(name)
@@ -65,7 +115,7 @@ class PricerUsers:
                 try:
                     found = account(name)
                 except LookupError as error:
-                    raise OSError(f"sandbox_user: {error.args[0]}") from None
+                    raise UnusableUserError(f"sandbox_user: {error.args[0]}") from None
                 known = self._known[name] = PricerUser(found, owner_mapping.root_as(found.uid, found.gid))
             return known
 

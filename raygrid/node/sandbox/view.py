@@ -16,6 +16,7 @@ from raygrid.system import namespaces
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
 SHARED_MEMORY_MODE = 0o1777
+_MOST_LINKS = 40  # as the kernel follows
 _HIDDEN = "mode=755,size=1m,nr_inodes=1k"
 
 
@@ -48,7 +49,7 @@ def build(view: View, owners: int = -1) -> int:
     """
     hidden = {os.path.realpath(path) for path in view.hidden}
     read_only = {os.path.realpath(path) for path in view.read_only if os.path.exists(path)}
-    _pin(hidden, read_only)
+    _pin(hidden, read_only, {link for path in (*view.hidden, *view.read_only) for link in _links_on(path)})
     shown = {place for path in view.shown for place in _places(path) if is_below_one(place, hidden)}
     mapped = os.path.realpath(view.mapped) if view.mapped else None
     taken = {}
@@ -72,7 +73,7 @@ def build(view: View, owners: int = -1) -> int:
             os.close(tree)
     for path in covered:
         namespaces.make_read_only(path)
-    for path in sorted(read_only):
+    for path in sorted(each for each in read_only if os.path.exists(each)):  # the others are hidden now
         namespaces.bind(path, path)  # with what is hidden and shown below it, which stays as it is
         namespaces.make_read_only(path)
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
@@ -81,11 +82,15 @@ def build(view: View, owners: int = -1) -> int:
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _pin(hidden: set[str], read_only: set[str]) -> None:
-    """Let no directory around these paths be renamed."""
-    for path in sorted(_renamable(hidden | read_only), key=len):  # from the outside in
+def _pin(hidden: set[str], read_only: set[str], links: set[str]) -> None:
+    """Let no directory around these paths be renamed, and no link that leads to one be replaced."""
+    tops = {path for path in hidden | read_only | links if not is_below_one(os.path.dirname(path), hidden)}
+    for path in sorted(_renamable(tops), key=len):  # from the outside in
         if not is_below_one(path, read_only):  # which cannot be changed anyway, and must not have writable mounts
             namespaces.bind(path, path)  # a mount point cannot be renamed
+    for link in sorted(links):
+        if not is_below_one(link, hidden | read_only) and _can_change(os.path.dirname(link)):
+            namespaces.put_tree(namespaces.take_link(link), link)
 
 
 def _renamable(paths: Iterable[str]) -> set[str]:
@@ -94,9 +99,39 @@ def _renamable(paths: Iterable[str]) -> set[str]:
     for path in paths:
         around, above = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
         while above != os.path.dirname(above):
-            if os.access(above, os.W_OK) and os.path.isdir(around):
+            if os.path.isdir(around) and _can_change(above):
                 found.add(around)
             around, above = above, os.path.dirname(above)
+    return found
+
+
+def _can_change(directory: str) -> bool:
+    """Whether this user can make and rename entries, perhaps after a change of the directory's permissions."""
+    try:
+        return os.access(directory, os.W_OK) or os.stat(directory).st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _links_on(path: str) -> set[str]:
+    """The symbolic links that are followed on the way to a path, each by the real path of its directory."""
+    found: set[str] = set()
+    rest = path.strip("/").split("/")
+    place = "/"
+    while rest and len(found) < _MOST_LINKS:
+        name = rest.pop(0)
+        if name in ("", ".", ".."):
+            place = os.path.dirname(place) if name == ".." else place
+            continue
+        entry = os.path.join(place, name)
+        try:
+            target = os.readlink(entry)
+        except OSError:
+            place = entry
+            continue
+        found.add(entry)
+        rest = [*target.strip("/").split("/"), *rest]
+        place = "/" if target.startswith("/") else place
     return found
 
 
