@@ -39,7 +39,8 @@ def find_grid(url: str | Sequence[str] | None = None, api_key: str | None = None
     if local is None:
         raise SettingsError(
             "no grid runs on this machine, and no URL is given: set RAYGRID_URL, use --url or raygrid.connect(url), or "
-            f"start a grid with `raygrid up` or raygrid.init(). (Looked in {grid_file_path()}.)"
+            f"start a grid with `raygrid up` or raygrid.init(). (Looked in {grid_file_path()}; for "
+            "a grid with another storage.state_dir set RAYGRID_STATE_DIR to it.)"
         )
     return local.url, api_key or local.api_key
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from raygrid.node.traffic import TrafficMeter
 
 # Copies get an earlier modification time, so that even a write within one tick of the file system's clock is detected.
 _EARLIER_NS = 2 * 10**9
+_MODE = 0o444
 
 
 class _State(NamedTuple):
@@ -32,19 +34,17 @@ class _State(NamedTuple):
     device: int
     inode: int
     size: int
-    mode: int
     modified_ns: int
     changed_ns: int
 
     @staticmethod
     def of(status: os.stat_result) -> _State:
-        which = status.st_dev, status.st_ino
-        return _State(*which, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
+        return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
-    def but_changed(self) -> tuple[int, ...]:
+    def but_changed(self) -> tuple[int, int, int, int]:
         """All but the time of change, which also changes when one of the file's names is removed."""
-        return self[:-1]
+        return self[:4]
 
 
 @dataclass(slots=True)
@@ -116,6 +116,8 @@ class SharedDataCache:
             if not self._is_good(copy, file, link.data.digest):
                 self._drop(copy, link.data.digest)
                 return False
+            if not _is_as_made(file):
+                self._forget(copy, link.data.digest)
             with self._lock:
                 self._change_names(copy, file, lambda: _unlink(link.data.name, dir_fd, copy))
         finally:
@@ -145,6 +147,9 @@ class SharedDataCache:
             return None
         try:
             if self._is_good(copy, file, digest):
+                if not _is_as_made(file):
+                    self._forget(copy, digest)
+                    return None
                 # The lock keeps other threads from dropping the copy before it is linked.
                 with self._lock, contextlib.suppress(FileNotFoundError):
                     self._change_names(copy, file, lambda: os.link(copy.path, target, follow_symlinks=False))
@@ -164,7 +169,7 @@ class SharedDataCache:
             now = _State.of(os.fstat(file))
             if now == copy.state:
                 return True
-        if now.but_changed != copy.state.but_changed or has_attributes(file):
+        if now.but_changed != copy.state.but_changed:
             return False
         with os.fdopen(os.dup(file), "rb") as content:
             content.seek(0)
@@ -188,6 +193,11 @@ class SharedDataCache:
         """Drop a changed copy; attempts that use it detect the change when they end."""
         with self._lock:
             copy.is_changed = True
+        self._forget(copy, digest)
+
+    def _forget(self, copy: _Copy, digest: str) -> None:
+        """Drop a copy whose content is right; attempts that use it may go on."""
+        with self._lock:
             if self._copies.get(digest) is copy:
                 del self._copies[digest]
                 remove(str(copy.path))
@@ -197,7 +207,7 @@ class SharedDataCache:
         remove(str(path))
         self._blobs.fetch_now(BlobSlice(data_key(data.digest), 0, data.size, data.digest), path)
         self._traffic.add(data=data.size)
-        path.chmod(0o444)
+        path.chmod(_MODE)
         fetched_ns = path.stat().st_mtime_ns
         os.utime(path, ns=(fetched_ns, fetched_ns - _EARLIER_NS))
         with self._lock:
@@ -232,3 +242,8 @@ def _unlink(name: str, dir_fd: int, copy: _Copy) -> None:
     with contextlib.suppress(OSError):
         if dir_fd >= 0 and _State.of(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))[:2] == copy.state[:2]:
             os.unlink(name, dir_fd=dir_fd)
+
+
+def _is_as_made(file: int) -> bool:
+    """Whether a copy has the permissions that it got; a pricer that owns it can change them, and add attributes."""
+    return stat.S_IMODE(os.fstat(file).st_mode) == _MODE and not has_attributes(file)

@@ -17,6 +17,8 @@ from typing import Literal
 NEW_NAMESPACE = 0x7E02_0000
 NEW_TIME_NAMESPACE = 0x80
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # type into a terminal; paste into a console
+FIOSETOWN, SIOCSPGRP = 0x8901, 0x8902
+_F_SETOWN, _F_SETOWN_EX = 8, 15
 _OWN = 0  # a process id of 0 means the caller
 _PRIO_USER, _IOPRIO_WHO_USER, _SYS_SOCKET = 2, 3, 1
 IGNORED = 0  # an "error" of 0: the call returns success and does nothing
@@ -69,14 +71,20 @@ _ALWAYS = {
 }
 # Programs ask once whether the kernel has these, and do without. The flags of `clone3` lie in memory, where a filter
 # cannot read them; io_uring makes system calls that no filter sees.
-_ABSENT = "clone3 io_uring_setup io_uring_enter io_uring_register process_madvise"
+# A descriptor of a process does not show a filter which process it signals; `kill` does.
+_ABSENT = "clone3 io_uring_setup io_uring_enter io_uring_register process_madvise pidfd_send_signal"
 # Neither Landlock nor the dumpable flag restricts the last six on other processes of the same user. A limit of 0 s of
 # processor time ends a process; a low priority makes the grid's processes late. Programs lower their own priority by
 # their process id (`renice -p $$`), which a filter cannot tell from another's: such calls are ignored, not refused.
 _BY_ARGUMENTS = {
     "unshare": (Refusal(errno.EPERM, (ArgumentTest(0, "has any of", NEW_NAMESPACE | NEW_TIME_NAMESPACE),)),),
     "clone": (Refusal(errno.EPERM, (ArgumentTest(0, "has any of", NEW_NAMESPACE),)),),
-    "ioctl": tuple(Refusal(errno.EPERM, (ArgumentTest(1, "is", command),)) for command in (TIOCSTI, TIOCLINUX)),
+    # The last two, and F_SETOWN_EX, name in memory who gets the signals of a descriptor.
+    "ioctl": tuple(
+        Refusal(errno.EPERM, (ArgumentTest(1, "is", command),))
+        for command in (TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP)
+    ),
+    **dict.fromkeys(("fcntl", "fcntl64"), (Refusal(errno.EPERM, (ArgumentTest(1, "is", _F_SETOWN_EX),)),)),
     "prlimit64": tuple(
         Refusal(errno.EPERM, (*_OTHERS, ArgumentTest(2, "is not", 0, upper=upper)))  # with limits to set
         for upper in (False, True)
@@ -107,6 +115,24 @@ def refused_calls(*, network: bool) -> dict[str, tuple[Refusal, ...]]:
     always = {name: (Refusal(errno.EPERM),) for names in _ALWAYS.values() for name in names.split()}
     absent = {name: (Refusal(errno.ENOSYS),) for name in _ABSENT.split()}
     return always | absent | _BY_ARGUMENTS | ({} if network else _WITHOUT_NETWORK)
+
+
+def calls_against(*numbers: int) -> dict[str, tuple[Refusal, ...]]:
+    """The calls that send or arrange signals to one of these processes or threads, to be refused.
+
+    Landlock lets a process signal all that is in its domain, and the thread that starts pricers is in theirs. A signal
+    to a thread can end its whole process.
+    """
+
+    def refused(argument: int, *tests: ArgumentTest) -> tuple[Refusal, ...]:
+        return tuple(Refusal(errno.EPERM, (*tests, ArgumentTest(argument, "is", number))) for number in numbers)
+
+    of_descriptor = refused(2, ArgumentTest(1, "is", _F_SETOWN))
+    return {
+        **dict.fromkeys(("kill", "tkill", "rt_sigqueueinfo", "pidfd_open"), refused(0)),
+        **dict.fromkeys(("tgkill", "rt_tgsigqueueinfo"), refused(1)),
+        **dict.fromkeys(("fcntl", "fcntl64"), of_descriptor),
+    }
 
 
 # From the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, scripts/syscall.tbl.
@@ -178,6 +204,15 @@ NUMBERS = {
         "sched_setparam": (142, 154, 118),
         "sched_setattr": (314, 351, 274),
         "sched_setaffinity": (203, 241, 122),
+        "kill": (62, 37, 129),
+        "tkill": (200, 238, 130),
+        "tgkill": (234, 270, 131),
+        "rt_sigqueueinfo": (129, 178, 138),
+        "rt_tgsigqueueinfo": (297, 335, 240),
+        "pidfd_open": (434, 434, 434),
+        "pidfd_send_signal": (424, 424, 424),
+        "fcntl": (72, 55, 25),
+        "fcntl64": (None, 221, None),
         "socket": (41, 359, 198),
         "socketcall": (None, 102, None),
     }.items()

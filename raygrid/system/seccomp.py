@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
-from raygrid.system.refused_calls import NUMBERS, ArgumentTest, Refusal, refused_calls
+from raygrid.system.refused_calls import NUMBERS, ArgumentTest, Refusal, calls_against, refused_calls
 
 Architecture = Literal["x86_64", "i386", "aarch64"]
 
@@ -87,10 +87,21 @@ def filter_program(*, network: bool = True, machine: str | None = None) -> bytes
     Raises:
         OSError: this machine's system calls are not known; ENOSYS.
     """
-    name = platform.machine() if machine is None else machine
+    return _compiled(refused_calls(network=network), platform.machine() if machine is None else machine)
+
+
+def program_against_signals(*numbers: int, machine: str | None = None) -> bytes:
+    """A further filter: refuses signals to these processes and threads; see `refused_calls.calls_against`.
+
+    Raises:
+        OSError: this machine's system calls are not known; ENOSYS.
+    """
+    return _compiled(calls_against(*numbers), platform.machine() if machine is None else machine)
+
+
+def _compiled(calls: Mapping[str, tuple[Refusal, ...]], name: str) -> bytes:
     if name not in _MACHINES:
         raise OSError(errno.ENOSYS, f"the filter of system calls knows no machine {name}")
-    calls = refused_calls(network=network)
     program = [_Instruction(_LOAD, 0, 0, _ARCHITECTURE)]
     for architecture in _MACHINES[name].architectures:
         body = _body(architecture, calls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,6 +121,30 @@ def test_a_copy_that_a_pricer_changed_is_fetched_anew(shared: Shared) -> None:
     path.write_bytes(b"wrong")
     assert shared.linked("next", curve).read_bytes() == b"right"
     assert shared.cache.fetches == 2
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o644, 0o4755])
+def test_a_copy_whose_permissions_a_pricer_changed_is_fetched_anew(shared: Shared, mode: int) -> None:
+    """Else later jobs could not read it. The job itself had the right content."""
+    curve = shared.stored("curve", b"right")
+    shared.linked("first", curve)
+    shared.linked("beside", curve)
+    shared.path("first", curve).chmod(mode)
+    assert shared.released("first")
+    assert shared.released("beside")
+    assert stat.S_IMODE(shared.linked("next", curve).stat().st_mode) == 0o444
+    assert shared.linked("after", curve).read_bytes() == b"right"
+    assert shared.cache.fetches == 2
+
+
+def test_a_copy_with_attributes_is_fetched_anew(shared: Shared) -> None:
+    curve = shared.stored("curve", b"right")
+    path = shared.linked("first", curve)
+    path.chmod(0o644)
+    os.setxattr(path, "user.left", b"x")
+    path.chmod(0o444)
+    assert shared.released("first")
+    assert os.listxattr(shared.linked("next", curve)) == []
 
 
 def rewrite(path: Path, content: bytes, *, hide: bool = True) -> None:

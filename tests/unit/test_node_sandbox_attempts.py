@@ -44,6 +44,17 @@ async def test_ordinary_work_goes_on_unchanged(script: str, found: str) -> None:
         assert printed(agent, report) == found
 
 
+@pytest.mark.parametrize("mode", ["protect", "strict"])
+@pytest.mark.parametrize("helpers", [None, ["some-daemon"]])
+async def test_a_pricer_can_signal_no_thread_of_the_agent(mode: str, helpers: list[str] | None) -> None:
+    """Landlock would let it reach the thread that started it, and a signal to a thread can end the agent."""
+    own = {"sandbox": mode, "helpers": None if helpers is None else tuple(helpers)}
+    with sandboxing_agent(pricers={"shell": SHELL["shell"].model_copy(update=own)}) as agent:
+        script = "for t in $(ls /proc/$PPID/task); do kill -0 $t 2>/dev/null && echo $t; done; kill -0 $$ && echo own"
+        [report] = await run_each(agent, script)
+        assert printed(agent, report) == "own\n"
+
+
 # --- what an attempt leaves -----------------------------------------------------------------------------------------
 
 

@@ -124,6 +124,53 @@ def test_directories_around_a_hidden_or_read_only_path_cannot_be_renamed(place: 
     assert (services.parent / "settings").exists()
 
 
+def test_a_link_that_leads_to_a_protected_file_cannot_be_replaced(place: Path) -> None:
+    """Managers of start-up files make such links; the file behind it can be read."""
+    home = place / "home"
+    (home / "dots").mkdir()
+    (home / "dots" / "bashrc").write_text("ordinary")
+    (home / "bashrc").symlink_to("dots/bashrc")
+    (home / "way").symlink_to(place / "grid")
+
+    def look() -> tuple[str, str, str, str, str]:
+        forged = home / "forged"
+        forged.write_text("changed")
+        return (
+            (home / "bashrc").read_text(),
+            refusal((home / "bashrc").unlink),
+            refusal(lambda: forged.rename(home / "bashrc")),
+            refusal((home / "way").unlink),
+            refusal(lambda: (home / "dots").rename(home / "others")),
+        )
+
+    wanted = plain([home / "way" / "token"], read_only=[home / "bashrc"])
+    assert seen(wanted, look) == ("ordinary", "EBUSY", "EBUSY", "EBUSY", "EBUSY")
+
+
+def test_permissions_that_are_taken_away_do_not_let_a_directory_be_renamed(place: Path) -> None:
+    """Their owner can give them back."""
+    closed = place / "home" / "closed"
+    (closed / "app" / "code").mkdir(parents=True)
+    closed.chmod(0o555)
+    try:
+
+        def look() -> str:
+            closed.chmod(0o755)
+            return refusal(lambda: (closed / "app").rename(closed / "old"))
+
+        assert seen(plain([], read_only=[closed / "app" / "code"]), look) == "EBUSY"
+    finally:
+        closed.chmod(0o755)
+
+
+def test_what_is_read_only_may_be_hidden(place: Path) -> None:
+    """Under `strict` start-up files of the user are hidden with the home directory."""
+    home = place / "home"
+    assert seen(plain([home], read_only=[home / "book"]), lambda: os.listdir(home)) == []
+    shown = plain([home], [home / "book"], [home / "book", home / "keys"])
+    assert seen(shown, lambda: refusal(lambda: (home / "book").write_text("x"))) == "EROFS"
+
+
 def test_what_is_shown_in_a_hidden_directory_is_the_real_one(place: Path) -> None:
     """A sandbox's own directory can be used below the hidden root; its neighbours do not exist."""
     own = place / "grid" / "nodes" / "own"

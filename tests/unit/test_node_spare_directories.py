@@ -88,6 +88,23 @@ def test_an_input_that_has_another_name_elsewhere_is_not_written_over(places: Wo
     assert (tmp_path / "kept").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("leaves", [lambda path: path.chmod(0o755), lambda path: os.setxattr(path, "user.left", b"x")])
+@pytest.mark.parametrize("writes", [False, True])
+def test_the_next_input_has_no_permissions_or_attributes_of_an_earlier_one(
+    places: Workspace, leaves: Callable[[Path], object], writes: bool
+) -> None:
+    """Whether only the input is left in the directory or other files were, too."""
+    earlier = used(places, "one", b"x")
+    before = (earlier.path / "trade.csv").stat().st_mode
+    leaves(earlier.path / "trade.csv")
+    if writes:
+        (earlier.path / "out").write_text("x")
+    earlier.outputs()
+    places.remove(earlier)
+    later = used(places, "two", b"y").path / "trade.csv"
+    assert (later.read_bytes(), later.stat().st_mode, os.listxattr(later)) == (b"y", before, [])
+
+
 def test_a_directory_that_a_process_may_still_write_to_is_not_kept(places: Workspace) -> None:
     """Unless the pricer is known to have left no process behind, its directory is removed."""
     watched = used(places, "one", b"x")

@@ -83,6 +83,8 @@ class PricerStarter:
                     self._warm.take, spec.pricer, spec.definition, prepared.pricer, prepared.attempt, prepared.box
                 )
                 return partial(self._run_warm, when_written(take), running, prepared)
+            if prepared.box.only_starts:
+                return partial(self._run_beside, prepared, running)
             return partial(prepared.box.run, partial(self._run, prepared, running))
         except OSError as error:
             raise self._explained(prepared, error) from error
@@ -95,16 +97,27 @@ class PricerStarter:
 
     def _run(self, prepared: PreparedAttempt, running: Running) -> ProcessEnd:
         """Start a cold pricer and wait for its end, in a thread of its sandbox, whose restrictions the pricer gets."""
+        end = self._run_with(partial(self._spawn, prepared), prepared, running)
+        running.left_nothing = self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt)
+        prepared.box.pricer_ended(left_nothing=running.left_nothing)
+        return end
+
+    def _run_beside(self, prepared: PreparedAttempt, running: Running) -> ProcessEnd:
+        """The same, waiting in this thread, because others run pricers in the sandbox at the same time."""
+        end = self._run_with(partial(prepared.box.run, partial(self._spawn, prepared)), prepared, running)
+        prepared.box.directory.unlock()
+        has_no_stray = partial(self._watchdog.has_no_stray, prepared.spec.pricer, prepared.attempt)
+        running.left_nothing = prepared.box.run(has_no_stray)  # in the thread whose child the pricer was
+        return end
+
+    def _run_with(self, spawn: Callable[[], int], prepared: PreparedAttempt, running: Running) -> ProcessEnd:
         try:
-            pid = when_written(partial(self._spawn, prepared))
+            pid = when_written(spawn)
         except OSError as error:
             raise self._explained(prepared, error) from error
         running.spawned(pid)
         resource_limits.apply(pid)
-        end = wait_for_child(running)
-        running.left_nothing = self._watchdog.has_no_stray(prepared.spec.pricer, prepared.attempt)
-        prepared.box.pricer_ended(left_nothing=running.left_nothing)
-        return end
+        return wait_for_child(running)
 
     def _spawn(self, prepared: PreparedAttempt) -> int:
         spec, attempt, directory = prepared.spec, prepared.attempt, prepared.directory

@@ -112,6 +112,7 @@ class Watchdog:
     def _finds_no_stray(self, pricer: str) -> bool:
         with self._lock:
             known = self._non_pricers | {each.pid for each in self._warm.values()}
+            known |= {each.pid for each in self._running.values() if not each.ended}  # they share the thread
         orphans = self._orphans.now()
         if orphans is None or not (orphans <= known or self.helpers.are_others(orphans - known, pricer)):
             return False

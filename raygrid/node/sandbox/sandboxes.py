@@ -44,6 +44,7 @@ class NoSandbox:
         state: what protects from these pricers: nothing.
         plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
+        only_starts: whether `run` must only start pricers, and others wait for their ends.
         variables: environment variables that its processes need besides their pricer's.
     """
 
@@ -52,6 +53,7 @@ class NoSandbox:
         self.state = NO_SANDBOX
         self.plan: SandboxPlan | None = None
         self.shared_memory = -1
+        self.only_starts = False
         self.variables: Mapping[str, str] = {}
 
     def run(self, work: Callable[[], T]) -> T:
@@ -124,6 +126,7 @@ class Sandbox(NoSandbox):
         self.state = plan.state
         self.generation = generation
         self.use = use
+        self.only_starts = use is Use.HELPERS
         self.plan = self._plan = plan
         self._times_made = directory.times_made
         self._rules: Ruleset | None = None
@@ -139,8 +142,8 @@ class Sandbox(NoSandbox):
     def _start_threads(self) -> RestrictedThread:
         if self.use is Use.ONE_ATTEMPT:
             return RestrictedThread(self._prepare_domain)
-        if self.use is Use.HELPERS:
-            return RestrictedThreads(self._prepare_domain, lambda: None)
+        if self.use is Use.HELPERS:  # one thread that only starts pricers: all could signal the threads of others
+            return RestrictedThread(self._prepare_domain)
         return RestrictedThreads(self._prepare, self._enter_domain)
 
     def _run(self, work: Callable[[], T]) -> T:
@@ -240,9 +243,11 @@ class Sandbox(NoSandbox):
         return rules
 
     def _enter_domain(self) -> None:
-        """Put this thread into a domain of its own."""
+        """Put this thread into a domain of its own, in which it is the only one that is not a pricer's."""
         if self._rules is not None:
             self._rules.restrict()
+        if self._plan.filters:
+            seccomp.install(seccomp.program_against_signals(os.getpid(), threading.get_native_id()))
 
 
 class Sandboxes:

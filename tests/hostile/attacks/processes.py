@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
+import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.hostile.attacks.attack import NotTriedError, RefusedError, attack, attack_on_processes
@@ -87,6 +91,42 @@ def signal_thread(targets: Targets, pid: int) -> str:
     """Signal its main thread."""
     checked(_LIBC.syscall(234, pid, pid, 0))  # tgkill
     return f"could signal thread {pid}"
+
+
+@attack_on_processes("signal-any-thread")
+def signal_any_thread(targets: Targets, pid: int) -> str:
+    """Signal any of its threads, by every call that takes the number of one; that can end the process."""
+    reached = []
+    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+        tries: dict[str, Callable[[], object]] = {
+            "kill": partial(os.kill, thread, 0),
+            "tkill": partial(call, "tkill", thread, 0),
+            "tgkill": partial(call, "tgkill", pid, thread, 0),
+            "kill of i386": partial(call_i386, "kill", thread, 0),
+            "pidfd_open": partial(_open_thread, thread),
+            "F_SETOWN": partial(_let_signals_go_to, thread),
+        }
+        for name, attempt in tries.items():
+            with contextlib.suppress(OSError):
+                attempt()
+                reached.append(f"{name} of {thread}")
+    if reached:
+        return f"could reach {', '.join(reached[:8])}"
+    raise PermissionError(1, "no thread could be signalled")
+
+
+def _open_thread(thread: int) -> None:
+    of_a_thread = 0x80  # PIDFD_THREAD
+    call("pidfd_send_signal", call("pidfd_open", thread, of_a_thread), 0, None, 0)
+
+
+def _let_signals_go_to(thread: int) -> None:
+    """Only arranges it, as whoever may send the signal may; no signal is sent."""
+    one, other = socket.socketpair()
+    with one, other:
+        fcntl.fcntl(one, fcntl.F_SETOWN, thread)
+        if fcntl.fcntl(one, fcntl.F_GETOWN) != thread:
+            raise RefusedError("the owner did not change")
 
 
 @attack_on_processes("signal-group")

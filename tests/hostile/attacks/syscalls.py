@@ -26,7 +26,7 @@ NUMBERS = {
     "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "kill": 62, "clone": 56,
     "shmget": 29, "shmat": 30, "ioprio_set": 251, "add_key": 248, "sched_setattr": 314, "getpid": 39,
     "process_mrelease": 448, "init_module": 175, "process_vm_writev": 311, "get_robust_list": 274, "mq_open": 240,
-    "ioprio_get": 252,
+    "ioprio_get": 252, "tkill": 200, "tgkill": 234,
 }  # fmt: skip
 NUMBERS_I386 = {
     "getpid": 20, "mount": 21, "ptrace": 26, "kill": 37, "umount2": 52, "clone": 120, "keyctl": 288, "unshare": 310,
