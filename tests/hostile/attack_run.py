@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from raygrid.node.sandbox.sandboxes import LOOK_S
 from tests.hostile import discovery, victim
-from tests.hostile.inside import NAME, STATE, IsolatedGrid, known_sandboxes, pricer, until
+from tests.hostile.inside import NAME, STATE, IsolatedGrid, known_sandboxes, make_startup_files, pricer, until
 from tests.hostile.isolation import require_isolation
 
 MINUTE_S = 60.0
@@ -33,6 +35,8 @@ def main() -> None:
 
 
 def _attacked(grid: IsolatedGrid, sandbox: str) -> dict[str, Any]:
+    make_startup_files()  # attacks under another sandbox may have removed them
+    time.sleep(2 * LOOK_S)  # the agent looks for replaced files once in this time
     finished = f"finished {secrets.token_hex(8)}"
     grid.client.submit(f"echo {finished}".encode(), pricer="shell").result(MINUTE_S)
     given: dict[str, str | int] = {

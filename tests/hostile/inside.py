@@ -43,12 +43,17 @@ def pricer(command: list[str], sandbox: str, **more: Any) -> dict[str, Any]:
     return settings
 
 
+def make_startup_files() -> None:
+    """Make what pricers must not change, where it is missing."""
+    (HOME / ".bashrc").touch()
+    (HOME / ".config" / "systemd" / "user").mkdir(parents=True, exist_ok=True)
+
+
 class IsolatedGrid:
     """A grid with these pricers, one node, and a key; use as a context manager."""
 
     def __init__(self, pricers: Mapping[str, Mapping[str, Any]], *, slots: int, **settings: Any) -> None:
-        (HOME / ".bashrc").touch()
-        (HOME / ".config" / "systemd" / "user").mkdir(parents=True, exist_ok=True)
+        make_startup_files()
         self.config = HOME / "grid.yaml"
         http = {"port": PORT, "api_keys": [{"name": "desk", "key": KEY}]}
         given = {"name": NAME, "http": http, "pricers": pricers, "node": {"slots": slots}, **settings}

@@ -65,3 +65,42 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
     finally:
         sandboxes.close()
         workspace.close()
+
+
+@pytest.mark.parametrize("change", [replace, lambda path: path.write_text("made now")], ids=["replaced", "made"])
+def test_a_file_that_was_replaced_or_made_is_read_only_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
+    """A user edits the files that shells run at a login, or makes one."""
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    startup = tmp_path / ".bashrc"
+    if change is replace:
+        startup.write_text("before")
+    workspace = Workspace(tmp_path / "root", "life")
+    workspace.open()
+    sandboxes = Sandboxes(workspace, read_only=[str(startup)])
+    sandboxes.open()
+
+    def writes(box: NoSandbox) -> bool:
+        def attempt() -> bool:
+            box.pricer_ended(left_nothing=True)
+            try:
+                startup.open("a").close()
+            except OSError:
+                return False
+            return True
+
+        return box.run(attempt)
+
+    try:
+        first = sandboxes.take("p", COLD)
+        assert not startup.exists() or not writes(first)
+        sandboxes.give_back(first)
+        change(startup)
+        again = sandboxes.take("p", COLD)
+        assert again is not first
+        assert not writes(again)
+        sandboxes.give_back(again)
+    finally:
+        sandboxes.close()
+        workspace.close()

@@ -133,6 +133,27 @@ def test_other_processes_keep_their_limits_and_priorities(architecture: Architec
 
 
 @pytest.mark.parametrize("architecture", ["x86_64", "i386", "aarch64"])
+def test_no_call_signals_the_given_threads_and_each_still_signals_others(architecture: Architecture) -> None:
+    """Whatever the upper half of an argument is, which the kernel ignores."""
+    program = seccomp.program_against_signals(4711, 4712, machine=MACHINE_OF[architecture])
+
+    def given(name: str, *arguments: int) -> int:
+        return answer(program, AUDIT_ARCH[architecture], getattr(refused_calls.NUMBERS[name], architecture), arguments)
+
+    for number, expected in ((4711, ERRNO | errno.EPERM), (4712, ERRNO | errno.EPERM), (4713, ALLOWED), (0, ALLOWED)):
+        for call in ("kill", "tkill", "rt_sigqueueinfo", "pidfd_open"):
+            assert given(call, number, 9) == expected, call
+        for call in ("tgkill", "rt_tgsigqueueinfo"):
+            assert given(call, 4000, number, 9) == expected, call
+        assert given("fcntl", 3, 8, number) == expected
+        assert given("fcntl", 3, 4, number) == ALLOWED
+    if architecture != "i386":
+        assert given("kill", 0xFFFF_FFFF_0000_0000 | 4711, 9) == ERRNO | errno.EPERM
+    assert answer_of(architecture, "fcntl", 3, 15) == ERRNO | errno.EPERM
+    assert answer_of(architecture, "pidfd_send_signal") == ERRNO | errno.ENOSYS
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "i386", "aarch64"])
 def test_terminals_cannot_be_typed_into(architecture: Architecture) -> None:
     """Two commands of `ioctl` are refused; the kernel ignores the upper half of a command, and so does the filter."""
     for command in (0x5412, 0x541C, 0x1_0000_5412):

@@ -31,7 +31,7 @@ from raygrid.system.landlock import READ, Ruleset
 T = TypeVar("T")
 
 LOOK_S = 1.0
-"""How often the agent looks whether a hidden file was replaced."""
+"""How often the agent looks whether a hidden or read-only file was replaced."""
 MOST_IDLE = 256
 """Idle sandboxes that are kept; the longest idle is ended first."""
 
@@ -285,7 +285,8 @@ class Sandboxes:
         self._mechanisms = probe()
         # A directory stays hidden with all that is made in it.
         directories = [path for path in self._hidden if os.path.isdir(path)]
-        self._may_change = tuple(path for path in self._hidden if not view.is_below_one(path, directories))
+        may_appear = (path for path in self._hidden if not view.is_below_one(path, directories))
+        self._may_change = (*may_appear, *self._read_only)
         if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
             self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
@@ -344,7 +345,7 @@ class Sandboxes:
         return self._make(key, pricer, use)
 
     def _retire_outdated(self) -> None:
-        """Use no sandbox again in which a hidden path shows something that replaced it; called with the lock held.
+        """Use no sandbox again in which a path shows something that replaced it; called with the lock held.
 
         A mount hides one file or directory, so a file with the same name that is made later is visible. Sandboxes of
         helpers stay, because helpers could not talk to processes in another one.

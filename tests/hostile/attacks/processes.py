@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import resource
-import socket
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -104,7 +102,6 @@ def signal_any_thread(targets: Targets, pid: int) -> str:
             "tgkill": partial(call, "tgkill", pid, thread, 0),
             "kill of i386": partial(call_i386, "kill", thread, 0),
             "pidfd_open": partial(_open_thread, thread),
-            "F_SETOWN": partial(_let_signals_go_to, thread),
         }
         for name, attempt in tries.items():
             with contextlib.suppress(OSError):
@@ -118,15 +115,6 @@ def signal_any_thread(targets: Targets, pid: int) -> str:
 def _open_thread(thread: int) -> None:
     of_a_thread = 0x80  # PIDFD_THREAD
     call("pidfd_send_signal", call("pidfd_open", thread, of_a_thread), 0, None, 0)
-
-
-def _let_signals_go_to(thread: int) -> None:
-    """Only arranges it, as whoever may send the signal may; no signal is sent."""
-    one, other = socket.socketpair()
-    with one, other:
-        fcntl.fcntl(one, fcntl.F_SETOWN, thread)
-        if fcntl.fcntl(one, fcntl.F_GETOWN) != thread:
-            raise RefusedError("the owner did not change")
 
 
 @attack_on_processes("signal-group")
