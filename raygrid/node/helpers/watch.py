@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raygrid.node.helpers.claims import Claims
@@ -30,7 +30,7 @@ KILL_STEP_S = 0.01
 HOLD_S = 2.0  # new attempts of a pricer are held back for so long until the running ones end, to renew its helpers
 HOLD_AGAIN_S = 30.0  # the next try after that was too short
 CLEAN_LOOKS = 2
-UNSEEN_S = 0.2
+UNSEEN_S = 1.0
 PATIENCE_S = 10.0
 CLOSE_S = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -74,6 +74,7 @@ class Helpers:
         self._attempts: dict[Life, str] = {}
         self.leftovers: Sequence[tuple[Process, ProcessOrigin]] = ()
         self._left_strays: set[str] = set()
+        self._unsearched: set[str] = set()  # pricers with attempts that may have left what no table has shown
         self._beyond_reach: set[Life] = set()
         self._hold_again_at: dict[frozenset[str], float] = {}
         self._wanted = HelperActions()
@@ -104,22 +105,32 @@ class Helpers:
         """Whether a pricer that has run shares helpers with later jobs by its settings, or under wine."""
         return self.gate.runs_under_wine(pricer) or any(self.gate.rules(pricer))
 
-    def left_strays(self, attempt: str) -> None:
+    def left_strays(self, pricer: str, attempt: str) -> None:
         """Note that an attempt has ended and may have left processes behind that no table shows yet."""
         self._left_strays.add(attempt)
+        self._unsearched.add(pricer)
 
     def look(self, table: Sequence[Process]) -> None:
         """Examine a current table of processes: kill what no job may use, and let the thread end due helpers."""
         left = self._judged(self._trace(table))
         self.gate.release_idle(self.linger_s)
-        if not left:
+        if not left and not self._unsearched:
             return
-        actions = decide(left, self.gate.idle_s(), linger_s=self.linger_s, age_s=self.age_s)
+        idle_s = self.gate.idle_s()
+        actions = decide(left, idle_s, linger_s=self.linger_s, age_s=self.age_s)
         self._kill(actions.kill, table)
         now = time.monotonic()
         renew = tuple(group for group in actions.renew if self._hold_again_at.get(group, 0.0) <= now)
-        if actions.clear or renew:
-            self._ask(HelperActions(clear=actions.clear, renew=renew))
+        clear = {*actions.clear, *self._to_search(idle_s)}
+        if clear or renew:
+            self._ask(HelperActions(clear=tuple(clear), renew=renew))
+
+    def _to_search(self, idle_s: Mapping[str, float]) -> Iterator[frozenset[str]]:
+        """Groups of pricers that may have left a process that forks so quickly that no table shows it."""
+        for name in tuple(self._unsearched):
+            group = self.gate.sharing(frozenset((name,))) | {name}
+            if all(idle_s.get(each, self.linger_s) >= self.linger_s for each in group):
+                yield group
 
     def close(self) -> None:
         """End all processes that jobs left behind; no attempt may run or start."""
@@ -231,6 +242,7 @@ class Helpers:
         """End the helpers of pricers if these are still idle."""
         if self.gate.close(group, self.linger_s):
             self._end_and_open(group)
+            self._unsearched -= group
 
     def _renew(self, group: frozenset[str]) -> None:
         """End the helpers of pricers that are in use, between two attempts."""

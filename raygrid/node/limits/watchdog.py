@@ -106,7 +106,7 @@ class Watchdog:
         """
         if self._finds_no_stray(pricer):
             return True
-        self.helpers.left_strays(attempt.name)
+        self.helpers.left_strays(pricer, attempt.name)
         return False
 
     def _finds_no_stray(self, pricer: str) -> bool:
