@@ -87,6 +87,10 @@ class NotAuthorizedError(RaygridError):
     """The API key is missing or not valid for this grid."""
 
 
+class ForbiddenError(NotAuthorizedError):
+    """The grid does not accept this client, or the request comes from a page of another site."""
+
+
 class JobNotFoundError(RaygridError):
     """The grid has no job or batch with that id."""
 
@@ -226,6 +230,7 @@ PROBLEMS: dict[str, tuple[type[RaygridError], int]] = {
     "too-large": (TooLargeError, 413),
     "invalid-request": (InvalidRequestError, 422),
     "conflict": (ConflictError, 409),
+    "forbidden": (ForbiddenError, 403),
     "unauthorized": (NotAuthorizedError, 401),
     "job-not-found": (JobNotFoundError, 404),
     "node-not-found": (NodeNotFoundError, 404),

@@ -14,6 +14,7 @@ from typing import Any
 from raygrid.errors import SettingsError
 from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
+from raygrid.system import local_key
 from raygrid.system.grid_file import GridFile, down_command
 from raygrid.system.lock import try_lock
 
@@ -86,7 +87,7 @@ def note(grid: GridFile, settings: GridSettings) -> None:
     """Write the new settings into the grid's file."""
     with_ = grid.started_with
     keys = settings.http.api_keys
-    key = keys[0].key.get_secret_value() if keys else None
+    key = keys[0].key.get_secret_value() if keys else local_key.needed(grid.directory)
     if with_ is not None:
         with_ = StartedWith.of(settings, with_.racks, with_.nodes, with_.salt)
     replace(grid, api_key=key, started_with=with_).write()

@@ -28,7 +28,7 @@ from raygrid.local.start import LOCKED
 from raygrid.local.worker_node import WorkerNode, head_processes
 from raygrid.settings.model import GridSettings
 from raygrid.settings.started_with import StartedWith
-from raygrid.system import tmp_cleaners, user_namespace
+from raygrid.system import local_key, tmp_cleaners, user_namespace
 from raygrid.system.grid_file import GridFile
 from raygrid.system.logs import DIRECTORY, private
 from raygrid.system.loopback import open_here
@@ -130,7 +130,7 @@ class GridSupervisor:
         http = self._settings.http
         host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
-        key = http.api_keys[0].key.get_secret_value() if http.api_keys else None
+        key = http.api_keys[0].key.get_secret_value() if http.api_keys else local_key.needed(self._settings.grid_dir)
         self._wait_ready(url, key)
         me = life_of(os.getpid())
         assert me is not None

@@ -34,6 +34,7 @@ from raygrid.parent.http.listener import Listener
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings
 from raygrid.store import SqlStore
+from raygrid.system import local_key
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.log_files import PARENT, keep_logs
 from raygrid.system.processes import forbid_tracing
@@ -82,6 +83,9 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     store = SqlStore(settings.database_url)
     refuse_unsafe(settings, store, machines(live_nodes()))
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=RETRY_S)
+    if listens and not settings.http.api_keys:  # on loopback
+        key = local_key.needed(settings.grid_dir)
+        settings = settings if key is None else settings.with_key("local", key)
     groups = RayGroups(settings, actors)
     parent = Parent(settings, store, blobs, groups, RayResultCaches(settings), home(settings))
     storage = settings.storage
@@ -95,7 +99,8 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         async with inner(app) as state:
             await housekeeping.open()
-            listener = Listener(app, settings.http.host, settings.http.port) if listens else None
+            http = settings.http
+            listener = Listener(app, http.host, http.port, own_user_only=not http.api_keys) if listens else None
             if listener is not None:
                 await listener.open()
             spare_what_is_loaded()

@@ -19,7 +19,7 @@ from pydantic_settings import SettingsError as UnreadableVariableError
 from raygrid.errors import SettingsError
 from raygrid.settings import messages
 from raygrid.settings.pricer import Pricer
-from raygrid.settings.sections import Group, Http, Node, Placement, Routing, Storage
+from raygrid.settings.sections import ApiKey, Group, Http, Node, Placement, Routing, Storage
 from raygrid.settings.sources import PREFIX, NamesAreText, Variables
 from raygrid.settings.values import Name, SandboxMode
 from raygrid.system.home import expanded
@@ -162,6 +162,11 @@ class GridSettings(BaseSettings):
         copy = self.model_copy()
         copy._deployed_at = at
         return copy
+
+    def with_key(self, name: str, key: str) -> GridSettings:
+        """The same settings with a single API key."""
+        keys = (ApiKey.model_validate({"name": name, "key": key}),)
+        return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": keys})})
 
     @property
     def without_keys(self) -> GridSettings:

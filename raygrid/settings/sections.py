@@ -47,6 +47,11 @@ class Http(Section):
     """Port on which parents listen."""
     parents: int = Field(default=1, ge=1)
     """Number of parents. On a cluster, at most one runs on each machine; every parent answers for every job."""
+    hosts: tuple[str, ...] = ()
+    """Names by which clients may address the grid (`Host`), besides `localhost` on loopback; elsewhere by default any.
+
+    Without this check, a web page could reach a grid on its reader's machine under a name that changes its address.
+    """
     api_keys: tuple[ApiKey, ...] = ()
     """Keys that clients may send; without any, every client that reaches the port can use the grid."""
     max_body: Size = 1024**3
@@ -57,6 +62,13 @@ class Http(Section):
     """How long a synchronous submit waits if the request sets no time, seconds."""
     max_wait_s: Seconds = 300.0
     """Maximum time that a request waits, seconds; longer waits are cut to it."""
+
+    @property
+    def known_hosts(self) -> frozenset[str] | None:
+        """The names that `Host` may have, in lower case; None for any."""
+        if self.is_loopback:
+            return frozenset({*map(str.lower, self.hosts), "localhost", "127.0.0.1", "[::1]", self.host})
+        return frozenset(map(str.lower, self.hosts)) or None
 
     @property
     def is_loopback(self) -> bool:

@@ -436,3 +436,43 @@ async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:
                 assert response["description"], where
                 if status[0] in "45":
                     assert set(response["content"]) == {"application/problem+json"}, f"{where} {status}"
+
+
+async def test_without_a_key_readiness_has_no_reason(grid: SmallGrid) -> None:
+    """Balancers need the status; the reason names nodes, groups and places."""
+
+    async def is_ready() -> bool:
+        return (await grid.http.get("/health/ready")).status_code == 200
+
+    async def is_drained() -> bool:
+        return not await is_ready()
+
+    await grid.until(is_ready)
+    nodes = [node["node"] for node in (await grid.http.get("/nodes", headers=RIGHT)).json()["nodes"]]
+    for node in nodes:
+        await grid.http.post(f"/nodes/{node}/drain", headers=RIGHT)
+    try:
+        await grid.until(is_drained)
+        with_key, without = [await grid.http.get("/health/ready", headers=each) for each in (RIGHT, {})]
+        assert nodes[0] in with_key.json()["detail"]
+        assert (without.status_code, word(without)) == (503, "unavailable")
+        assert not any(node in without.text for node in nodes)
+        assert "with an API key" in without.json()["detail"]
+    finally:
+        for node in nodes:
+            await grid.http.delete(f"/nodes/{node}/drain", headers=RIGHT)
+        await grid.until(is_ready)
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/docs", "/jobs", "/nowhere"])
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}],
+)
+async def test_pages_of_other_sites_and_other_names_of_this_machine_are_refused(
+    grid: SmallGrid, path: str, headers: dict[str, str]
+) -> None:
+    """With and without a key, on every path."""
+    answer = await grid.http.get(path, headers={**RIGHT, **headers})
+    assert (answer.status_code, word(answer)) == (403, "forbidden")
+    assert "access-control-allow-origin" not in answer.headers

@@ -442,3 +442,35 @@ async def test_far_too_many_connections_are_cut_at_once(monkeypatch: pytest.Monk
         assert b"retry-after: 5\r\n" in answer
         for _, each in [*idle, (reader, writer)]:
             each.close()
+
+
+# --- whom it answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start programs of another user")
+@pytest.mark.parametrize(("user", "status"), [(0, "200"), (33, "403")])
+async def test_a_listener_for_its_own_user_refuses_every_other(user: int, status: str) -> None:
+    """A program of the grid's user needs no key; another user gets an error with the setting that lets them in."""
+    port = free_port()
+    listener = Listener(answering("one"), "127.0.0.1", port, own_user_only=True)
+    await listener.open()
+    try:
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        command = [
+            *as_user,
+            "curl",
+            "-s",
+            "-d",
+            "x",
+            "-X",
+            "GET",
+            "-w",
+            "%{http_code}",
+            f"http://127.0.0.1:{port}/name",
+        ]
+        curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await curl.communicate()
+        assert printed.decode().endswith(status)
+        assert ("http.api_keys" in printed.decode()) == (user != 0)
+    finally:
+        await listener.close()

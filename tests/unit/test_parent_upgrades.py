@@ -162,3 +162,40 @@ async def test_curl_may_offer_http2(form: Path) -> None:
         ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=30, check=True, text=True)
     size = int(ran.stdout.strip('"').split()[0])
     assert form.stat().st_size < size < 1_000
+
+
+@pytest.mark.parametrize("server", [own_listener, as_serve_does])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /name\r\n\r\n",
+        b"GET /name HTTP/0.9\r\nX-Name: a\r\n\r\n",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nX-Name: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nX-Name: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1\r\nx\r\n0\r\n\r\n",
+    ],
+)
+async def test_what_a_proxy_could_read_differently_is_refused(server: object, request_: bytes) -> None:
+    assert callable(server)
+    port = free_port()
+    async with server(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_)
+        writer.write_eof()
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("server", [own_listener, as_serve_does])
+async def test_trailers_are_no_headers(server: object) -> None:
+    """Else a key could be sent after the body, past what looks at headers."""
+    assert callable(server)
+    port = free_port()
+    head = b"POST /size HTTP/1.1\r\nHost: a\r\nX-Name: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with server(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"1\r\nx\r\n0\r\nX-Name: trailer\r\n\r\n")
+        assert await answer(reader) == '200 "1 a"'
+        writer.write(head + b"1\r\nx\r\n0\r\n\r\n")
+        assert await answer(reader) == '200 "1 a"'
+        writer.close()

@@ -6,18 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 from raygrid.errors import UnavailableError
 from raygrid.parent.grid_view import why_not_ready
 from raygrid.parent.http import docs, problems, schemas
-from raygrid.parent.http.auth import require_key
+from raygrid.parent.http.auth import KnownKeys
 from raygrid.parent.http.batch_routes import batch_routes
 from raygrid.parent.http.data_routes import data_routes
 from raygrid.parent.http.grid_routes import grid_routes
 from raygrid.parent.http.head import AppWithHead
 from raygrid.parent.http.job_routes import job_routes
 from raygrid.parent.http.openapi import problem_responses
+from raygrid.parent.http.own_site import OwnSite
 from raygrid.parent.http.query import require_known_query
 from raygrid.parent.http.submit_routes import submit_routes
 from raygrid.parent.service import Parent
@@ -46,19 +47,21 @@ def build_app(parent: Parent, *, manage: bool = True) -> FastAPI:
         **docs.OFF,
     )
     problems.install(app)
+    app.add_middleware(OwnSite, hosts=parent.settings.http.known_hosts)
+    keys = KnownKeys(parent.settings.http.api_keys)
     guarded = APIRouter(
-        dependencies=[Depends(require_key(parent.settings.http.api_keys)), Depends(require_known_query)],
+        dependencies=[Depends(keys.require), Depends(require_known_query)],
         responses=problem_responses("unauthorized"),
     )
     for routes in (submit_routes, job_routes, batch_routes, data_routes, grid_routes):
         guarded.include_router(routes(parent))
     docs.install(app, guarded)
     app.include_router(guarded)
-    _health_routes(app, parent)
+    _health_routes(app, parent, keys)
     return app
 
 
-def _health_routes(app: FastAPI, parent: Parent) -> None:
+def _health_routes(app: FastAPI, parent: Parent, keys: KnownKeys) -> None:
     @app.get("/health/live", tags=["health"], summary="Whether this parent runs")
     async def live() -> schemas.Health:
         return schemas.Health(status="live")
@@ -69,10 +72,19 @@ def _health_routes(app: FastAPI, parent: Parent) -> None:
         summary="Whether this parent can take jobs and the grid can run them",
         responses=problem_responses("unavailable"),
     )
-    async def ready() -> schemas.Health:
-        parent.blob_check.require_answer()
-        await parent.store_check.require()  # before the groups, because a failed store is the cause of missing leaders
-        if (why := why_not_ready(parent)) is not None:
-            raise UnavailableError(why)
-        await parent.store.get([])
+    async def ready(request: Request) -> schemas.Health:
+        try:
+            await _require_ready(parent)
+        except UnavailableError:
+            if await keys.admit(request):
+                raise
+            raise UnavailableError("this parent takes no jobs now; a request with an API key tells why") from None
         return schemas.Health(status="ready")
+
+
+async def _require_ready(parent: Parent) -> None:
+    parent.blob_check.require_answer()
+    await parent.store_check.require()  # before the groups, because a failed store is the cause of missing leaders
+    if (why := why_not_ready(parent)) is not None:
+        raise UnavailableError(why)
+    await parent.store.get([])

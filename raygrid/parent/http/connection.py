@@ -7,14 +7,19 @@ it.
 
 from __future__ import annotations
 
+import logging
+import os
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
 from starlette.responses import Response
 
-from raygrid.errors import UnavailableError
+from raygrid.errors import ForbiddenError, UnavailableError
 from raygrid.parent.http import problems
 from raygrid.parent.http.upgrades import PlainProtocol
+from raygrid.system.peers import Peers
+
+logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 4_096
 SPARE_CONNECTIONS = 256  # further ones, only for answering that the parent is full; beyond, they are closed at once
@@ -35,10 +40,12 @@ class _EndedError(Exception):
 class LimitedConnection(PlainProtocol):
     """A connection with limits. Its owner must call `enforce_time_limits` regularly.
 
-    `room` is the number of connections that the process can have open, if that is less than `MOST_CONNECTIONS`.
+    `room` is the number of connections that the process can have open, if that is less than `MOST_CONNECTIONS`. With
+    `peers`, only this process's own user may send requests.
     """
 
     room: ClassVar[int] = MOST_CONNECTIONS
+    peers: ClassVar[Peers | None] = None
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -50,12 +57,16 @@ class LimitedConnection(PlainProtocol):
         self._progress = False
         self._body_grew = False
         self._is_ending = False
+        self._is_own = True  # whether its client is this process's own user, or anybody may be
 
     # --- called by uvicorn and the parser -----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         """Accept the connection, or close it if there are far too many."""
         super().connection_made(transport)
+        if self.peers is not None:
+            # At once, because a client may close its end before the answer.
+            self._is_own = _is_own_user(self.peers, transport)
         if len(self.connections) > self._most + SPARE_CONNECTIONS:
             self._end(_full(self._most))
             self.transport.close()
@@ -103,6 +114,8 @@ class LimitedConnection(PlainProtocol):
         self._note_progress()
         self._in_head = False
         self._progress_at = self.loop.time()
+        if not self._is_own:
+            self._refuse(_not_own())
         if self._is_idle and len(self.connections) > self._most:
             self._refuse(_full(self._most))
         super().on_headers_complete()
@@ -213,6 +226,24 @@ class LimitedConnection(PlainProtocol):
 def _full(most: int) -> Response:
     why = f"this parent has {most} connections, its maximum; try again"
     return problems.response_of(UnavailableError(why, retry_after_s=RETRY_AFTER_S))
+
+
+def _is_own_user(peers: Peers, transport: Any) -> bool:
+    """Whether the other end of a connection belongs to this process's user; no if that cannot be found out."""
+    try:
+        theirs, ours = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        return peers.user_of(theirs[:2], ours[:2]) == os.getuid()
+    except (OSError, TypeError):
+        logger.warning("the user at the other end of a connection is unknown; refusing it", exc_info=True)
+        return False
+
+
+def _not_own() -> Response:
+    why = (
+        f"this grid takes requests only from programs of the user who started it (user id {os.getuid()}); to let "
+        "others use it, set http.api_keys in grid.yaml"
+    )
+    return problems.response_of(ForbiddenError(why))
 
 
 def _too_large() -> Response:

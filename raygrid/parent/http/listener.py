@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, LimitedConnection
 from raygrid.parent.http.open_files import BACKLOG, make_room
+from raygrid.system.peers import Peers
 
 GRACE_S = 5
 _TICKS = 10  # of 0.1 s, between two checks of the connections
@@ -38,15 +39,22 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """Serves an application over HTTP. The owner opens and closes it."""
+    """Serves an application over HTTP. The owner opens and closes it.
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    With `own_user_only`, requests of other users of this machine are refused.
+
+    Raises:
+        OSError: the users of connections cannot be found out.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int, *, own_user_only: bool = False) -> None:
         self._address = (host, port)
+        self._peers = Peers() if own_user_only else None
         room = make_room(MOST_CONNECTIONS, SPARE_CONNECTIONS)
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Connection", (LimitedConnection,), {"room": room.connections}),
+                http=type("Connection", (LimitedConnection,), {"room": room.connections, "peers": self._peers}),
                 backlog=room.backlog,
                 ws="none",
                 lifespan="off",  # Serve opens the application
@@ -74,3 +82,5 @@ class Listener:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+        if self._peers is not None:
+            self._peers.close()

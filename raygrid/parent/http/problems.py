@@ -45,7 +45,7 @@ def response_of(error: errors.RaygridError, request: Request | None = None) -> J
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.NotFinishedError):
         headers["Retry-After"] = str(NOT_FINISHED_RETRY_S)
-    elif isinstance(error, errors.NotAuthorizedError):
+    elif isinstance(error, errors.NotAuthorizedError) and not isinstance(error, errors.ForbiddenError):
         headers["WWW-Authenticate"] = "Bearer"
     return _json(problem, headers)
 

@@ -1,4 +1,6 @@
-"""Ignores offers of clients to upgrade a connection, such as `Upgrade: h2c`, and answers in HTTP/1.1.
+"""HTTP/1 as parents speak it: no upgrades, no trailers, no transfer encoding but `chunked`.
+
+Offers of clients to upgrade a connection, such as `Upgrade: h2c`, are ignored, and answered in HTTP/1.1.
 
 RFC 9110 allows a server to ignore the offer, which Java's HTTP client makes with each first request. uvicorn ignores
 the header, but its parser takes the data after the headers for the other protocol, so that the body of the request is
@@ -13,6 +15,7 @@ import httptools
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_VERSIONS = ("1.0", "1.1")
 _OF_AN_OFFER = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -22,6 +25,7 @@ class PlainProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._offered = False
+        self._head_is_complete = False
 
     def data_received(self, data: bytes) -> None:
         """Parse data."""
@@ -43,8 +47,27 @@ class PlainProtocol(HttpToolsProtocol):
             else:
                 return
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._head_is_complete = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers after a body are dropped, because they would count as headers."""
+        if not self._head_is_complete:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Pass the request to the application, unless it has to be parsed again."""
+        """Pass the request to the application, unless it has to be parsed again.
+
+        Raises:
+            ValueError: a proxy in front could understand the request differently; the parser makes an error of it.
+        """
+        self._head_is_complete = True
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise ValueError("not HTTP/1")
+        if any(name == b"transfer-encoding" and value.strip().lower() != b"chunked" for name, value in self.headers):
+            raise ValueError("a transfer encoding besides chunked")
         self._offered = self.parser.should_upgrade()
         if not self._offered:
             super().on_headers_complete()
