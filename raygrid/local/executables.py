@@ -56,15 +56,15 @@ def require_sandboxes(settings: GridSettings) -> None:
     """
     for name, pricer in settings.pricers.items():
         if pricer.sandbox_user is not None and pricer.sandbox_mode != "off":
-            _require_user(name, pricer.sandbox_user, settings.grid_dir.parent)
+            _require_user(name, pricer.sandbox_user, settings.grid_dir.parent.parent)
     home = Path(os.path.expanduser("~"))  # / for a user without one
     hidden = hidden_paths(settings, os.environ, home, uid=os.getuid())
     if found := conflicts(settings, os.environ, home, hidden):
         raise SettingsError("\n  - ".join(("pricers cannot run in their sandboxes:", *map(str, found))))
 
 
-def _require_user(pricer: str, user: str, state_dir: Path) -> None:
-    """Refuse a user that pricers cannot be on this machine."""
+def _require_user(pricer: str, user: str, around_state: Path) -> None:
+    """Refuse a user that pricers cannot be on this machine, or who cannot reach the directory around the state's."""
     if os.geteuid() != 0:
         raise SettingsError(
             f"pricer {pricer!r} is to run as user {user!r} (sandbox_user), which only root can arrange; run the grid "
@@ -74,7 +74,7 @@ def _require_user(pricer: str, user: str, state_dir: Path) -> None:
         found = account(user)
     except LookupError as error:
         raise SettingsError(f"sandbox_user of pricer {pricer!r}: {error.args[0]}") from None
-    if (closed := closed_to(found, state_dir)) is not None:
+    if (closed := closed_to(found, around_state)) is not None:
         raise SettingsError(f"sandbox_user of pricer {pricer!r}: {may_not_enter(user, closed)}")
 
 

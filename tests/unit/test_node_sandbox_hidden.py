@@ -180,3 +180,23 @@ def test_words_that_are_known_only_with_a_job_are_no_conflict() -> None:
     """Placeholders stand for paths in the job directory, which the sandbox shows."""
     given = settings({"p": {"command": ["/bin/x", "--in={input}", "{output_dir}/y", "-"]}})
     assert conflicts(given, {}, HOME, hidden_paths(given, {}, HOME, uid=1000)) == ()
+
+
+def test_a_user_who_cannot_reach_the_state_is_refused_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state directory itself may be closed: sandboxes show the user's own directory in it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    someone = Account("pricing", os.getuid() + 1500, 1500, (1500,), "/home/pricing")
+    monkeypatch.setattr("raygrid.local.executables.account", lambda name: someone)
+    state = tmp_path / "around" / "state"
+    state.mkdir(parents=True)
+    given = settings({"p": CAT}, sandbox_user="pricing", storage={"state_dir": str(state)})
+    state.chmod(0o700)
+    of_pytest = [path for path in tmp_path.parents if path.name.startswith(("pytest", "popen"))]
+    for around in (*of_pytest, tmp_path, state.parent):
+        around.chmod(0o711)
+    require_sandboxes(given)
+    state.parent.chmod(0o700)
+    with pytest.raises(SettingsError, match=rf"may not enter {state.parent}, .*chmod o\+x"):
+        require_sandboxes(given)
