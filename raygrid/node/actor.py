@@ -17,6 +17,7 @@ from raygrid.node.sandbox.escapes import code_of_others
 from raygrid.node.sandbox.hidden import hidden_paths
 from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
+from raygrid.system.filesystem import can_change
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.grid_file import NAME as GRID_FILE
 from raygrid.system.log_files import keep_logs
@@ -62,15 +63,7 @@ def read_only_for_pricers() -> tuple[str, ...]:
     """The grid's own programs, and files with commands that the user's shells run; sandboxes make these read-only."""
     installation = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
     found = code_of_others(Path.home(), installation, [Path(tempfile.gettempdir())])
-    return tuple(str(path) for path in found if _can_change(path))
-
-
-def _can_change(path: Path) -> bool:
-    """Whether this user can write to a path, perhaps after a change of its permissions."""
-    try:
-        return path.stat().st_uid == os.getuid() or os.access(path, os.W_OK)
-    except OSError:
-        return False
+    return tuple(str(path) for path in found if can_change(str(path)))
 
 
 @exposes(AgentCalls)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raygrid.system import namespaces
+from raygrid.system.filesystem import can_change
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
 SHARED_MEMORY_MODE = 0o1777
@@ -89,7 +90,7 @@ def _pin(hidden: set[str], read_only: set[str], links: set[str]) -> None:
         if not is_below_one(path, read_only):  # which cannot be changed anyway, and must not have writable mounts
             namespaces.bind(path, path)  # a mount point cannot be renamed
     for link in sorted(links):
-        if not is_below_one(link, hidden | read_only) and _can_change(os.path.dirname(link)):
+        if not is_below_one(link, hidden | read_only) and can_change(os.path.dirname(link)):
             namespaces.put_tree(namespaces.take_link(link), link)
 
 
@@ -99,18 +100,10 @@ def _renamable(paths: Iterable[str]) -> set[str]:
     for path in paths:
         around, above = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
         while above != os.path.dirname(above):
-            if os.path.isdir(around) and _can_change(above):
+            if os.path.isdir(around) and can_change(above):
                 found.add(around)
             around, above = above, os.path.dirname(above)
     return found
-
-
-def _can_change(directory: str) -> bool:
-    """Whether this user can make and rename entries, perhaps after a change of the directory's permissions."""
-    try:
-        return os.access(directory, os.W_OK) or os.stat(directory).st_uid == os.getuid()
-    except OSError:
-        return False
 
 
 def _links_on(path: str) -> set[str]:
