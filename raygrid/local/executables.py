@@ -10,10 +10,11 @@ from pathlib import Path
 from raygrid.errors import SettingsError
 from raygrid.node.attempt.diagnosis import why_not, wrong_line_ends
 from raygrid.node.sandbox.hidden import conflicts, hidden_paths
-from raygrid.node.sandbox.users import closed_to, may_not_enter
+from raygrid.node.sandbox.users import may_not_enter
 from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
 from raygrid.system.accounts import account
+from raygrid.system.permissions import closed_to
 
 PROBE_S = 10.0
 # The kernel stops a traced process after a successful exec, before the program's first instruction, so it never runs.

@@ -17,10 +17,10 @@ from raygrid.node.sandbox.escapes import code_of_others
 from raygrid.node.sandbox.hidden import hidden_paths
 from raygrid.node.service import AgentService
 from raygrid.settings.model import GridSettings
-from raygrid.system.filesystem import can_change
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.grid_file import NAME as GRID_FILE
 from raygrid.system.log_files import keep_logs
+from raygrid.system.permissions import can_change
 from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import node_address
 from raygrid.transport.calls import exposes

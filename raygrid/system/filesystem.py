@@ -55,11 +55,3 @@ def _directory_of(database: str | Path) -> Path | None:
         return None
     path = unquote(database.partition(":///")[2].partition("?")[0])
     return Path(path).absolute().parent if path and path != ":memory:" else None
-
-
-def can_change(path: str) -> bool:
-    """Whether this user can write to a file or directory, perhaps after a change of its permissions."""
-    try:
-        return os.stat(path).st_uid == os.getuid() or os.access(path, os.W_OK)
-    except OSError:
-        return False

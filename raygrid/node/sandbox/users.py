@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from raygrid.node.sandbox.escapes import code_of_others, service_sockets
 from raygrid.system import owner_mapping
 from raygrid.system.accounts import Account, account, become
+from raygrid.system.permissions import way_to
 
 
 class UnusableUserError(Exception):
@@ -49,7 +50,7 @@ class PricerUser:
             OSError: the kernel refuses it.
         """
         become(self.account.uid, self.account.gid, self.account.groups)
-        for place in _way_to(directory):
+        for place in way_to(directory):
             try:
                 os.stat(f"{place}/.")
             except PermissionError:
@@ -60,39 +61,12 @@ def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
     return tuple(str(path) for path in paths)
 
 
-def closed_to(account: Account, directory: Path) -> str | None:
-    """The first existing directory on the way to another one, and that one, which a user may not enter; None if none.
-
-    As far as its permissions show it: access lists and other security modules are not considered.
-    """
-    for place in _way_to(str(directory)):
-        try:
-            status = os.stat(place)
-        except FileNotFoundError:
-            return None
-        mode = status.st_mode
-        if status.st_uid == account.uid:
-            mode >>= 6
-        elif status.st_gid in account.groups:
-            mode >>= 3
-        if not mode & os.X_OK:
-            return place
-    return None
-
-
 def may_not_enter(user: str, directory: str) -> str:
     """Why a user cannot be that of pricers, and what to do."""
     return (
         f"user {user!r} (sandbox_user) may not enter {directory}, which is on the way to job directories; let others "
         f"through (chmod o+x {directory}), or set storage.state_dir to a directory such as /var/lib/raygrid"
     )
-
-
-def _way_to(directory: str) -> Iterator[str]:
-    place = ""
-    for part in directory.strip("/").split("/"):
-        place += f"/{part}"
-        yield place
 
 
 class PricerUsers:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raygrid.system import namespaces
-from raygrid.system.filesystem import can_change
+from raygrid.system.permissions import can_change
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
 SHARED_MEMORY_MODE = 0o1777
