@@ -56,10 +56,13 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
         assert seen(first) == ""
         sandboxes.give_back(first)
         assert sandboxes.take("p", pricer) is first
+        idle = sandboxes.take("p", pricer)
         change(secret)
         sandboxes.give_back(first)
+        sandboxes.give_back(idle)
         again = sandboxes.take("p", pricer)
         assert again is not first
+        assert (pricer is COLD) == (not os.path.exists(idle.directory.path)), "an idle one has ended"
         assert seen(again) == ""
         sandboxes.give_back(again)
     finally:

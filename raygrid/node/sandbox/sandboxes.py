@@ -327,10 +327,13 @@ class Sandboxes:
             return self._off
         key, use = self._kind(name, pricer)
         with self._lock:
-            self._retire_outdated()
+            outdated = self._retire_outdated()
+        for each in outdated:
+            self._end(each)
+        with self._lock:
             if use is Use.ONE_ATTEMPT:
                 for each in reversed(self._idle):
-                    if each.key == key and each.generation == self._generation:
+                    if each.key == key:
                         self._idle.remove(each)
                         return each
             else:
@@ -344,33 +347,39 @@ class Sandboxes:
                 return made
         return self._make(key, pricer, use)
 
-    def _retire_outdated(self) -> None:
+    def _retire_outdated(self) -> list[Sandbox]:
         """Use no sandbox again in which a path shows something that replaced it; called with the lock held.
 
         A mount hides one file or directory, so a file with the same name that is made later is visible. Sandboxes of
         helpers stay, because helpers could not talk to processes in another one.
+
+        Returns the idle ones, which the caller ends.
         """
         if (now := time.monotonic()) < self._look_again_at:
-            return
+            return []
         self._look_again_at = now + LOOK_S
         files = [_identity(path) for path in self._may_change]
         if files == self._files:
-            return
+            return []
         self._files = files
         self._generation += 1
         for key, each in list(self._shared.items()):
             if each.use is Use.WARM:
                 self._retired.append(self._shared.pop(key))
+        idle = list(self._idle)
+        self._idle.clear()
+        return idle
 
     def give_back(self, sandbox: NoSandbox) -> None:
         """Take a sandbox back after its attempt, whose files were removed; it is ended unless it is as good as new."""
         if not isinstance(sandbox, Sandbox) or sandbox.use is not Use.ONE_ATTEMPT:
             return
         surplus: Sandbox | None = sandbox
-        if sandbox.generation == self._generation and sandbox.is_as_new():
+        if sandbox.is_as_new():
             with self._lock:
-                self._idle.append(sandbox)
-                surplus = self._idle.popleft() if len(self._idle) > MOST_IDLE else None
+                if sandbox.generation == self._generation:
+                    self._idle.append(sandbox)
+                    surplus = self._idle.popleft() if len(self._idle) > MOST_IDLE else None
         if surplus is not None:
             self._end(surplus)
 
