@@ -73,12 +73,6 @@ async def opened(url: str) -> AsyncIterator[SqlStore]:
         await store.close()
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test process that gets no processor for seconds is not cut; tests of freezing set their own time."""
-    monkeypatch.setattr(postgresql, "IDLE_S", 30.0)
-
-
 @pytest.fixture
 async def store(database: str) -> AsyncIterator[SqlStore]:
     async with opened(database) as store:

@@ -49,10 +49,11 @@ class _NoCaches:
 
 
 def main(state_dir: Path, port: int) -> None:
-    settings = load_settings(None, name="small", pricers=PRICERS, storage={"state_dir": state_dir})
+    listening = {"host": "0.0.0.0", "port": port}  # so that it may be asked under any address
+    settings = load_settings(None, name="small", pricers=PRICERS, storage={"state_dir": state_dir}, http=listening)
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=2.0)
     parent = Parent(settings, SqlStore(settings.database_url), blobs, _Discovery(), _NoCaches())
-    uvicorn.run(build_app(parent), host="0.0.0.0", port=port, log_level="warning")
+    uvicorn.run(build_app(parent), host=settings.http.host, port=port, log_level="warning")
 
 
 if __name__ == "__main__":
