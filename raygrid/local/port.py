@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import socket
 import tempfile
 import time
@@ -24,6 +25,8 @@ MOST_SOCKET_PATH = 107
 """Bytes; a limit of the kernel."""
 # The longest path of Ray's sockets below the prefix.
 _BELOW = "12345678/session_2030-12-31_23-59-59_999999_4194304/sockets/plasma_store.999"
+_FIRST_FREE = 20_000  # above the ports that Ray gives to its workers
+_TRIES = 50
 _POLL_S = 0.1
 _NEAR = 100
 _CHECKS = 3
@@ -31,10 +34,26 @@ _CHECKS = 3
 
 
 def free_port() -> int:
-    """A port that no process listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that no process uses now, and that the kernel does not choose for an outgoing connection meanwhile."""
+    first = _first_for_connections()
+    # Not the generator that programs seed: two of them would try the same ports at the same time.
+    chosen = (
+        random.SystemRandom().sample(range(_FIRST_FREE, first), min(_TRIES, first - _FIRST_FREE))
+        if first > _FIRST_FREE
+        else []
+    )
+    for port in (*chosen, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("all ports of this machine are in use")
+
+
+def _first_for_connections() -> int:
+    """The first port that the kernel chooses for outgoing connections."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    return 32_768
 
 
 def reachable(host: str) -> str:
