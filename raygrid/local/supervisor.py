@@ -75,6 +75,19 @@ def prepare_environment(grid_dir: Path) -> None:
     os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN_PATH=str(token))
 
 
+def leave_out_monitors() -> None:
+    """Start no autoscaler, as machines are never added, and no process that sends logs to drivers, as none reads them.
+
+    `ray.init` has no arguments for that. Each is a Python process with 80 MB that starts before the raylet.
+    """
+    from ray._private.node import Node  # noqa: PLC0415 - after its environment is set
+
+    def leave_out(node: Node) -> None:
+        """Start nothing."""
+
+    Node.start_monitor = Node.start_log_monitor = leave_out  # type: ignore[method-assign]
+
+
 class GridSupervisor:
     """Starts, watches and ends the processes of one grid."""
 
@@ -106,6 +119,7 @@ class GridSupervisor:
 
         group, name = self._places[0]
         write_log(f"starting Ray's head, which is node {name}")
+        leave_out_monitors()
         with _encodable_directory(self._ray_dir):
             context: Any = ray.init(
                 address="local",
