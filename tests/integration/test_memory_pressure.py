@@ -23,7 +23,8 @@ async def test_a_job_that_fits_alone_is_done_alone(tmp_path: Path) -> None:
 
         async def has_grown() -> bool:
             """Until then it might be the one that grew most."""
-            return all(node.agent._memory._gauge.look(None).available <= 250 * MB for node in grid.nodes.values())
+            seen = [node.agent._memory._gauge.look(None) for node in grid.nodes.values()]
+            return all(each is not None and each.available <= 250 * MB for each in seen)
 
         await grid.until(has_grown)
         script = f"echo >> {tmp_path}/runs\n" + hog(220, 2.0)
