@@ -75,7 +75,7 @@ MARKED = (
     Row("ray", "tests/integration", after="hosts"),
     Row("own_grid", "tests/integration", after="others"),
     Row("leases", "tests/integration", after="others"),
-    Row("hostile", "tests/hostile", after="leases"),
+    Row("hostile", "tests/hostile", after="ray"),
     Row("computing", "tests/unit", after="others", niceness=19),
 )
 OTHERS = Row(
