@@ -1,6 +1,7 @@
 """Runs as the first process of a PID namespace, and starts a grid there as the user nobody.
 
-A job of that grid sends SIGKILL to every process that it may signal: those of nobody in this namespace, and no others.
+A job of that grid, without a sandbox, sends SIGKILL to every process that it may signal: those of nobody in this
+namespace, and no others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ AS_NOBODY = (
 )
 MOST_ATTEMPTS, MOST_STARTS = 2, 4
 SETTINGS = {
+    "sandbox": "off",  # in a sandbox the job reaches only itself
     "pricers": {"shell": {"command": ["sh", "{input}"]}},
     "node": {"slots": 2},
     "placement": {"max_attempts": MOST_ATTEMPTS},
