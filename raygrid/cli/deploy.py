@@ -122,9 +122,8 @@ def _deploy_on_cluster(config: Path | None, name: str | None, host: Path, wait_s
 
     changed = deploy_parents(settings, ACTORS, wait_s=wait_s)
     if wait_s is not None:
-        keys = settings.http.api_keys
-        key = keys[0].key.get_secret_value() if keys else None  # without it, the reason would not be told
-        error = _await_ready(f"http://127.0.0.1:{settings.http.port}", key, 1, ENTRY_S)
+        # Without a key, the reason would not be told.
+        error = _await_ready(f"http://127.0.0.1:{settings.http.port}", settings.http.own_key, 1, ENTRY_S)
         if error is not None and not isinstance(error, ConnectionFailedError):  # some machines have no entry
             raise UnavailableError(f"the parents are up, but take no jobs: {error}") from error
     parents = settings.http.parents

@@ -35,14 +35,9 @@ _CHECKS = 3
 
 def free_port() -> int:
     """A port that no process uses now, and that the kernel does not choose for an outgoing connection meanwhile."""
-    first = _first_for_connections()
+    ports = range(_FIRST_FREE, _first_for_connections())
     # Not the generator that programs seed: two of them would try the same ports at the same time.
-    chosen = (
-        random.SystemRandom().sample(range(_FIRST_FREE, first), min(_TRIES, first - _FIRST_FREE))
-        if first > _FIRST_FREE
-        else []
-    )
-    for port in (*chosen, 0):
+    for port in (*random.SystemRandom().sample(ports, min(_TRIES, len(ports))), 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])

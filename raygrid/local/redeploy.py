@@ -86,8 +86,7 @@ def redeployment(running: GridSettings, asked: GridSettings) -> Redeployment:
 def note(grid: GridFile, settings: GridSettings) -> None:
     """Write the new settings into the grid's file."""
     with_ = grid.started_with
-    keys = settings.http.api_keys
-    key = keys[0].key.get_secret_value() if keys else local_key.needed(grid.directory)
+    key = settings.http.own_key or local_key.needed(grid.directory)
     if with_ is not None:
         with_ = StartedWith.of(settings, with_.racks, with_.nodes, with_.salt)
     replace(grid, api_key=key, started_with=with_).write()

@@ -144,7 +144,7 @@ class GridSupervisor:
         http = self._settings.http
         host = reachable(http.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
-        key = http.api_keys[0].key.get_secret_value() if http.api_keys else local_key.needed(self._settings.grid_dir)
+        key = http.own_key or local_key.needed(self._settings.grid_dir)
         self._wait_ready(url, key)
         me = life_of(os.getpid())
         assert me is not None

@@ -64,6 +64,11 @@ class Http(Section):
     """Maximum time that a request waits, seconds; longer waits are cut to it."""
 
     @property
+    def own_key(self) -> str | None:
+        """A key for the grid's own commands; None without keys."""
+        return self.api_keys[0].key.get_secret_value() if self.api_keys else None
+
+    @property
     def known_hosts(self) -> frozenset[str] | None:
         """The names that `Host` may have, in lower case; None for any."""
         if self.is_loopback:

@@ -67,7 +67,7 @@ class ActorLink(Generic[Calls]):
     def _through_ray(self, name: str, *args: Any) -> Awaitable[Any]:
         """Call the actor through Ray, unless it is being restarted.
 
-        Ray sends a call that was made during a restart to nobody: it fails 1 to 2.2 s later, though the actor is back.
+        Ray lets a call that is made during a restart fail 1 to 2.2 s later, though the actor is back.
         """
         if self._is_gone():
             raise ProcessEndedError(f"{self._what} failed: its process has ended")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,20 @@ def replace(path: Path) -> None:
     new.replace(path)
 
 
+@contextmanager
+def opened(directory: Path, **paths: list[str]) -> Iterator[Sandboxes]:
+    """The sandboxes of an agent that hides these paths, or makes them read-only."""
+    workspace = Workspace(directory / "root", "life")
+    workspace.open()
+    sandboxes = Sandboxes(workspace, **paths)
+    sandboxes.open()
+    try:
+        yield sandboxes
+    finally:
+        sandboxes.close()
+        workspace.close()
+
+
 @pytest.mark.parametrize("pricer", [COLD, WARM], ids=["cold", "warm"])
 @pytest.mark.parametrize("change", [replace, lambda path: path.write_text("made now")], ids=["replaced", "made"])
 def test_a_file_that_was_replaced_or_made_is_hidden_again(
@@ -39,10 +54,6 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
     secret = tmp_path / "grid.yaml"
     if change is replace:
         secret.write_text("the key")
-    workspace = Workspace(tmp_path / "root", "life")
-    workspace.open()
-    sandboxes = Sandboxes(workspace, [str(secret)])
-    sandboxes.open()
 
     def seen(box: NoSandbox) -> str:
         def attempt() -> str:
@@ -51,7 +62,7 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
 
         return box.run(attempt)
 
-    try:
+    with opened(tmp_path, hidden=[str(secret)]) as sandboxes:
         first = sandboxes.take("p", pricer)
         assert seen(first) == ""
         sandboxes.give_back(first)
@@ -65,9 +76,6 @@ def test_a_file_that_was_replaced_or_made_is_hidden_again(
         assert (pricer is COLD) == (not os.path.exists(idle.directory.path)), "an idle one has ended"
         assert seen(again) == ""
         sandboxes.give_back(again)
-    finally:
-        sandboxes.close()
-        workspace.close()
 
 
 @pytest.mark.parametrize("change", [replace, lambda path: path.write_text("made now")], ids=["replaced", "made"])
@@ -79,10 +87,6 @@ def test_a_file_that_was_replaced_or_made_is_read_only_again(
     startup = tmp_path / ".bashrc"
     if change is replace:
         startup.write_text("before")
-    workspace = Workspace(tmp_path / "root", "life")
-    workspace.open()
-    sandboxes = Sandboxes(workspace, read_only=[str(startup)])
-    sandboxes.open()
 
     def writes(box: NoSandbox) -> bool:
         def attempt() -> bool:
@@ -95,7 +99,7 @@ def test_a_file_that_was_replaced_or_made_is_read_only_again(
 
         return box.run(attempt)
 
-    try:
+    with opened(tmp_path, read_only=[str(startup)]) as sandboxes:
         first = sandboxes.take("p", COLD)
         assert not startup.exists() or not writes(first)
         sandboxes.give_back(first)
@@ -104,6 +108,3 @@ def test_a_file_that_was_replaced_or_made_is_read_only_again(
         assert again is not first
         assert not writes(again)
         sandboxes.give_back(again)
-    finally:
-        sandboxes.close()
-        workspace.close()
