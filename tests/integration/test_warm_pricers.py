@@ -415,6 +415,15 @@ async def test_a_helper_that_was_there_from_the_start_stays(tmp_path: Path) -> N
     assert not is_running(helper)
 
 
+async def test_a_helper_that_is_started_late_while_the_program_loads_stays(tmp_path: Path) -> None:
+    """Until a process has read its first job it loads, however long that takes."""
+    late = f"time.sleep({2.5 * SWEEP_S})\nhelper = subprocess.Popen(['sleep', '1000'])\n\n\ndef setup"
+    with WarmNode(tmp_path, RUNS_ITS_INPUT.replace("def setup", late)) as node:
+        for number in range(3):
+            done = await node.run(f"job-{number}", f"time.sleep({1.2 * SWEEP_S}); assert helper.poll() is None")
+            assert (ended(done), done.manifest["warm_job"]) == (FINE, number + 1), done.stderr
+
+
 async def test_an_idle_process_is_left_alone(tmp_path: Path) -> None:
     """A process that waits for its next job is no orphan, however often the watchdog looks."""
     with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:

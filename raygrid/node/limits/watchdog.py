@@ -157,6 +157,11 @@ class Watchdog:
         sweep = now >= self._next_sweep
         if not (sweep or self._limits.needs_table(running)):
             return
+        if sweep:
+            with self._lock:
+                warm = list(self._warm.values())
+            for record in warm:
+                record.note_loading()
         table = list(process_table())
         if sweep:
             self._next_sweep = now + SWEEP_S

@@ -28,6 +28,7 @@ class Conversation:
         self._in = stdin
         self._out = stdout
         self._has_exited = has_exited
+        self._was_written_to = False
         self._is_mid_line = False  # whether the last bytes that were read end within an unfinished line
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
@@ -50,6 +51,7 @@ class Conversation:
                 try:
                     count = os.write(self._in, rest)
                     rest, written = rest[count:], written + count
+                    self._was_written_to = True
                 except BlockingIOError:
                     pass
                 except BrokenPipeError:
@@ -99,6 +101,10 @@ class Conversation:
         count = array.array("i", [0])
         fcntl.ioctl(self._in, termios.FIONREAD, count)
         return count[0]
+
+    def has_read_a_job(self) -> bool:
+        """Whether the process has read the line of its first job. Until then it loads. Any thread may call it."""
+        return self._was_written_to and not self.unread()
 
     def _read(self) -> bytes | None:
         """What was printed; None if there is nothing now, empty at the end of the output."""

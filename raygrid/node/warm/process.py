@@ -99,6 +99,7 @@ class WarmProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._conversation = Conversation(self._process.stdin.fileno(), self._process.stdout.fileno(), self.has_exited)
+        self._record.has_loaded = self._conversation.has_read_a_job
         self._kill_at = float("inf")
 
     def _open_log(self) -> None:
