@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -54,6 +55,11 @@ class Process(NamedTuple):
     def life(self) -> Life:
         """Its pid and start time."""
         return Life(self.pid, self.started)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it started."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS
 
 
 class Mount(NamedTuple):

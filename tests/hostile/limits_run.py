@@ -33,6 +33,10 @@ PROGRAMS = {
     "memory of a daemon without its mark": (
         "if len(sys.argv) < 2: daemon('')\ntime.sleep(0.3)\nkept = b'x' * (400 << 20)\ntime.sleep(600)"
     ),
+    "memory of a daemon that cannot be read": (
+        "import ctypes\ndaemon()\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"
+        "time.sleep(0.3)\nkept = b'x' * (400 << 20)\ntime.sleep(600)"
+    ),
     "memory of a daemon": "daemon()\nkept = b'x' * (400 << 20)\ntime.sleep(600)",
     "many processes": "for _ in range(400):\n    if not os.fork(): time.sleep(600)\ntime.sleep(600)",
     "many sessions": (
@@ -73,7 +77,8 @@ PROGRAMS = {
     ),
 }
 
-ALONE = {"memory of a daemon without its mark"}  # without a sandbox, it might be of any attempt that ran just now
+# Without a sandbox, they might be of any attempt that ran just now.
+ALONE = {"memory of a daemon without its mark", "memory of a daemon that cannot be read"}
 
 
 def left() -> list[str]:

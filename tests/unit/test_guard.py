@@ -139,6 +139,7 @@ def test_a_guard_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1.2")
     heartbeat = Heartbeat(start_guard(["/bin/cat"]))
     try:
+        wait_until(lambda: environment_of(heartbeat.pid))  # for a moment of its start it has none
         environment = environment_of(heartbeat.pid) or b""
         assert f"{VARIABLE}=1.2".encode() in environment
         assert b"secret" not in environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -135,6 +136,20 @@ def test_a_pricer_that_is_just_being_spawned_is_not_left_behind(machine: Machine
     assert machine.left(process(10), roots=(about,), p=True) == {}
     machine.mark(10, f"{PREFIX}p|j.1")
     assert machine.left(process(10), roots=(about,), p=True) == {}
+
+
+def test_a_pricer_that_has_no_environment_yet_is_not_left_behind(machine: Machine) -> None:
+    """For a moment of its start it has none; a process that has none later is an orphan."""
+    about = SpawnedPricer(0, "p", "j.1", "j.1")
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    machine.environments[10] = machine.environments[11] = b""
+    assert machine.left(process(10, started=now), process(11), roots=(about,), p=True).keys() == {11}
+
+
+def test_a_process_that_cannot_be_read_is_an_orphan(machine: Machine) -> None:
+    """A program can refuse that others read its environment."""
+    assert machine.left(process(11), p=True) == {11: of("p")}
+    assert machine.lineage.pricer_by_mark(11) == (None, False)
 
 
 def test_a_pricer_is_reaped_by_its_own_thread_only(machine: Machine) -> None:

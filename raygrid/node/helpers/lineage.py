@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from raygrid.system.proc import Life, Process, environment_of, mount_namespace
 from raygrid.system.processes import mark_in
 
+_SPAWNED_WITHIN_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessOrigin:
@@ -155,8 +157,8 @@ class Lineage:
 
     def pricer_by_mark(self, pid: int) -> tuple[str | None, bool]:
         """The pricer in a process's mark, and whether it has a mark; (None, True) while it is being spawned."""
-        environment = environment_of(pid)
-        if environment is None or environment == self._environment:
+        environment = environment_of(pid) or b""  # a process can refuse that others read it
+        if environment == self._environment:
             return None, True
         pricer, name = self._read_mark(environment)
         return pricer, name is not None
@@ -179,10 +181,13 @@ class Lineage:
     ) -> ProcessOrigin | None:
         """The origin of an orphan that was not seen before; None if no pricer started it, or if it may be a pricer.
 
-        A pricer that is being spawned looks like an orphan until its pid is noted.
+        A pricer that is being spawned looks like an orphan until its pid is noted. At first it has the environment of
+        the agent, then for a moment none.
         """
-        environment = environment_of(orphan.pid)
-        if environment is None or environment == self._environment:
+        environment = environment_of(orphan.pid) or b""  # a process can refuse that others read it
+        if environment == self._environment:
+            return None
+        if not environment and orphan.age_s < _SPAWNED_WITHIN_S and any(root.pid == 0 for root in roots):
             return None
         pricer, name = self._read_mark(environment)
         if pricer is not None and name is not None:

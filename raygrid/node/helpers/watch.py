@@ -33,7 +33,6 @@ CLEAN_LOOKS = 2
 UNSEEN_S = 1.0
 PATIENCE_S = 10.0
 CLOSE_S = 10.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Helpers:
@@ -174,7 +173,6 @@ class Helpers:
         if not traced.left:
             return []
         running = {root.attempt for root in self._roots()}
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         allowed: set[int] = set()
         left = []
         for process, origin in traced.left:  # a parent comes before its children, which are allowed if it is
@@ -186,7 +184,7 @@ class Helpers:
                 LeftBehind(
                     process.pid,
                     process.started,
-                    now - process.started / _TICKS,
+                    process.age_s,
                     self.gate.sharing(origin.pricers),
                     process.pid in allowed,
                     not origin.attempts.isdisjoint(running),
