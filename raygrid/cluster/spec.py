@@ -88,7 +88,8 @@ class HostSpec:
             command += ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
         else:
             command += [f"--address={self.address}", f"--resources={json.dumps({self.rack: 1} if self.rack else {})}"]
-        return [*command, *self.ray_args]
+        # Each node has a process that sends logs to drivers; no driver of raygrid reads them.
+        return [*command, "--include-log-monitor=false", *self.ray_args]
 
     @property
     def public_environment(self) -> dict[str, str]:

@@ -75,17 +75,20 @@ def prepare_environment(grid_dir: Path) -> None:
     os.environ.update(RAY_SETTINGS, RAY_AUTH_TOKEN_PATH=str(token))
 
 
-def leave_out_monitors() -> None:
-    """Start no autoscaler, as machines are never added, and no process that sends logs to drivers, as none reads them.
+def leave_out_unused() -> None:
+    """Start no autoscaler, no log monitor and no API server.
 
-    `ray.init` has no arguments for that. Each is a Python process with 80 MB that starts before the raylet.
+    Machines are never added, no driver reads logs, and without the dashboard the API server only reports usage
+    statistics, which are off. `ray.init` has no arguments for that. Each is a Python process with 80 MB that starts
+    before the raylet; two of them have an open port for metrics.
     """
     from ray._private.node import Node  # noqa: PLC0415 - after its environment is set
 
-    def leave_out(node: Node) -> None:
+    def leave_out(node: Node, **options: object) -> None:
         """Start nothing."""
 
-    Node.start_monitor = Node.start_log_monitor = leave_out  # type: ignore[method-assign]
+    for name in ("start_monitor", "start_log_monitor", "start_api_server"):
+        setattr(Node, name, leave_out)
 
 
 class GridSupervisor:
@@ -119,7 +122,7 @@ class GridSupervisor:
 
         group, name = self._places[0]
         write_log(f"starting Ray's head, which is node {name}")
-        leave_out_monitors()
+        leave_out_unused()
         with _encodable_directory(self._ray_dir):
             context: Any = ray.init(
                 address="local",

@@ -22,6 +22,8 @@ RAY_SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    # Ray would start an idle worker for each processor when a driver connects.
+    "RAY_prestart_worker_first_driver": "0",
     # By default, Ray runs its workers, and so every pricer, at nice 15.
     "RAY_worker_niceness": "0",
     # The reaper, a child of the agent, must outlive the agent to clean up.

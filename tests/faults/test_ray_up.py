@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import httpx
@@ -14,8 +13,9 @@ import pytest
 from raygrid.client import Client
 from raygrid.client.jobs import BatchJobs
 from raygrid.client.status import JobStatus, NodeStatus
-from tests.faults.cluster import KEY, Cluster
+from tests.faults.cluster import KEY, PRICERS, Cluster
 from tests.faults.hosts import RACKS, SHARED, Hosts, until
+from tests.faults.upgrade import Upgrade, upgrade_under_load
 from tests.support.job_directories import job_directories
 from tests.support.postgres import Postgres
 
@@ -31,7 +31,9 @@ def cluster(hosts: Hosts, desk_postgres: Postgres) -> Iterator[Cluster]:
     with desk_postgres.database() as url:
         # If other tests run beside these, a silence of seconds is a lack of processor time; no test here is about
         # silence.
-        cluster = Cluster.prepare(hosts, database=url, placement={"node_timeout_s": 15})
+        cluster = Cluster.prepare(
+            hosts, database=url, placement={"node_timeout_s": 15}, pricers={**PRICERS, "edition": EDITION_1}
+        )
         began = time.monotonic()
         cluster.up()
         returned = time.monotonic()
@@ -188,109 +190,31 @@ def test_the_job_store_may_die_and_come_back_while_jobs_run(
         assert Counter(job.state for job in statuses(client, batch)) == {"done": 500}
 
 
-def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(cluster: Cluster) -> None:
-    """Plain HTTP, so that no retry of the client library hides a failure: each request may be repeated once."""
-    failed: list[str] = []
-    sent = repeated = 0
-    stop = threading.Event()
-
-    def load(number: int) -> None:
-        nonlocal sent, repeated
-        entries = ["head", "a2", "b1"]
-        turn = 0
-        while not stop.is_set():
-            turn += 1
-            job_id = f"upgrade-{number}-{turn}"
-            answers = []
-            for entry in (entries[turn % 3], entries[(turn + 1) % 3]):
-                answers.append(_submit(cluster.url(entry), job_id, f"echo {job_id}"))
-                sent += 1
-                if answers[-1] == f"{job_id}\n":
-                    break
-                repeated += 1
-            else:
-                failed.append(f"{job_id}: {answers}")
-            time.sleep(0.05)
-
-    threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        _deploy(cluster, greet={"command": ["sh", "-c", "echo hi"]}, edition=EDITION_1)
-        with cluster.client("b1") as client:
-            until(lambda: "greet" in {pricer.name for pricer in client.pricers()}, "the new pricer is known")
-            # It has reached the leaders and nodes as well.
-            greeted = client.map([b"x"] * 20, pricer="greet")
-            assert [result.stdout for result in greeted.results(timeout=60)] == ["hi\n"] * 20
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-    print(f"upgrade under load: {sent} requests, {repeated} of them failed once, {len(failed)} jobs failed twice")
-    assert sent > 100
-    assert failed == []
+@pytest.fixture(scope="module")
+def upgrade(cluster: Cluster) -> Upgrade:
+    """One deployment under load, on five workers."""
+    return upgrade_under_load(cluster, 2 * 5, {"greet": {"command": ["sh", "-c", "echo hi"]}, "edition": EDITION_2})
 
 
-def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_submitted(cluster: Cluster) -> None:
+def test_an_upgrade_under_load_fails_no_request_that_is_sent_once_more(upgrade: Upgrade) -> None:
+    """Each acknowledged job is done, and the new pricer is there."""
+    requests = upgrade.requests
+    print(f"upgrade under load: {requests.sent} requests, {requests.repeated} of them failed")
+    assert requests.sent > 100
+    assert (requests.failed, upgrade.wrong) == ([], [])
+    assert upgrade.greeted == ["hi\n"] * 20
+
+
+def test_each_of_2000_jobs_runs_the_definition_that_was_deployed_when_it_was_submitted(upgrade: Upgrade) -> None:
     """Half of the jobs still wait when the other version is deployed; more are submitted meanwhile and afterwards."""
-    slots = 2 * 5
-    if cluster.settings["pricers"].get("edition") != EDITION_1:  # else the upgrade under load has deployed it
-        _deploy(cluster, edition=EDITION_1)
-    with cluster.client("a1") as client:
-        until(lambda: "edition" in {pricer.name for pricer in client.pricers()}, "version 1 is known")
-        blocking = client.map(short_jobs(slots, 15))  # so that version 1 still waits when version 2 comes
-        before = client.map([b"x"] * 1_000, pricer="edition")
-        meanwhile: list[BatchJobs] = []
-        stop = threading.Event()
-
-        def submit_on() -> None:
-            while not stop.is_set() and len(meanwhile) < 60:
-                meanwhile.append(client.map([b"y"] * 10, pricer="edition"))
-                time.sleep(0.5)
-
-        submitting = threading.Thread(target=submit_on)
-        submitting.start()
-        try:
-            _deploy(cluster, edition=EDITION_2)
-        finally:
-            stop.set()
-            submitting.join()
-        after = client.map([b"z"] * (1_000 - 10 * len(meanwhile)), pricer="edition")
-        list(blocking.results(timeout=120))
-
-        ran: Counter[tuple[str, str | None, str]] = Counter()
-        for name, batches in (("before", [before]), ("meanwhile", meanwhile), ("after", [after])):
-            for batch in batches:
-                printed = [result.stdout.strip() for result in batch.results(timeout=180)]
-                reported = {job.job_id: job.version for job in statuses(client, batch)}
-                ran.update((name, reported[job.job_id], text) for job, text in zip(batch, printed, strict=True))
+    ran = upgrade.ran
     print(f"2,000 jobs with a deployment in the middle (when submitted, version in status, printed): {dict(ran)}")
     assert ran["before", "1", "one"] == 1_000
-    assert ran["after", "2", "two"] == 1_000 - 10 * len(meanwhile)
+    assert ran["after", "2", "two"] == 1_000 - upgrade.meanwhile
     assert set(ran) <= {
         (name, *pair) for name in ("before", "meanwhile", "after") for pair in (("1", "one"), ("2", "two"))
     }
     assert ran.total() == 2_000
-
-
-def _deploy(cluster: Cluster, **pricers: Mapping[str, object]) -> None:
-    cluster.write_settings(pricers={**cluster.settings["pricers"], **pricers})
-    cluster.copy_settings()
-    cluster.raygrid("deploy", "--config", "/opt/raygrid/grid.yaml", timeout_s=320)  # its own limit is 300 s
-
-
-def _submit(url: str, job_id: str, script: str) -> str:
-    try:
-        answer = httpx.post(
-            f"{url}/submit/{job_id}",
-            files={"file": ("a.sh", script.encode())},
-            headers={"Authorization": f"Bearer {KEY}"},
-            timeout=30,
-        )
-    except httpx.HTTPError as error:
-        return repr(error)
-    return answer.text if answer.status_code == 200 else f"{answer.status_code} {answer.text}"
 
 
 def test_another_job_store_is_refused_and_changes_nothing(
@@ -336,8 +260,8 @@ def test_jobs_go_on_while_the_head_is_dead_and_it_starts_again(cluster: Cluster,
         hosts.kill("head", "gcs_server")
 
         list(batch.results(timeout=120))  # through a parent on a worker, with no head
-        more_than_once = [job for job in statuses(client, batch) if job.attempts != 1]
-        assert (times_run(hosts, "headless"), more_than_once) == ({1: 60}, [])
+        # Not the number of attempts: one that waited on a node may have been recalled before it began.
+        assert times_run(hosts, "headless") == {1: 60}
     cluster.wait_ready(nodes=5)
     with cluster.client("head") as through_the_head:
         assert through_the_head.submit(b"echo back").result(timeout=60).stdout == "back\n"

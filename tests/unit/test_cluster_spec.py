@@ -82,7 +82,8 @@ def test_the_head_starts_without_slots_and_without_a_dashboard() -> None:
 
     assert found == [
         *("--node-name=n1", "--object-store-memory=99", "--head", "--port=7000", "--num-cpus=0"),
-        *("--include-dashboard=false", "--include-dashboard=true", "-v"),  # the last one wins
+        *("--include-dashboard=false", "--include-log-monitor=false"),
+        *("--include-dashboard=true", "-v"),  # the last one wins
     ]
 
 
@@ -90,7 +91,7 @@ def test_a_worker_joins_with_its_rack_as_a_resource() -> None:
     found = options(worker(name="n1", rack="rack-a", object_store=99, ray_args=("-v",)))
 
     expected = ["--node-name=n1", "--object-store-memory=99", "--address=10.0.0.1:6379"]
-    assert found == [*expected, '--resources={"rack-a": 1}', "-v"]
+    assert found == [*expected, '--resources={"rack-a": 1}', "--include-log-monitor=false", "-v"]
 
 
 def test_a_worker_without_a_rack_offers_none() -> None:
