@@ -98,6 +98,7 @@ def table(scenarios: Sequence[dict[str, Any]]) -> str:
             f"{name:<15}{len(runs):>5}{median:>10}{worst:>9}{goal:>6}{sums['acknowledged']:>7}{sums['lost']:>6}"
             f"{sums['wrong']:>7}{sums['client_errors']:>8}"
         )
+    lines += [f"{each['scenario']}, {each.get('hit', '')}: {error}" for each in scenarios for error in each["errors"]]
     return "\n".join(lines)
 
 
