@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from raygrid.core.group.events import AttemptOrder, Event, HandOverEnded, NodeLost, NodeReported
 from raygrid.errors import RaygridError, StaleTermError, UnreachableError
@@ -70,6 +70,7 @@ class NodeConversation:
         self._orders: list[AttemptOrder] = []
         self._sending: list[AttemptOrder] = []
         self._stops: list[AttemptId] = []
+        self._recalls: list[AttemptId] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._incarnation = ""
@@ -106,9 +107,10 @@ class NodeConversation:
         self._orders.extend(orders)
         self._wake.set()
 
-    def stop(self, attempts: tuple[AttemptId, ...]) -> None:
-        """Kill attempts soon."""
+    def stop(self, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
+        """Kill attempts soon, and take back those of `recalled` that have not begun."""
         self._stops.extend(attempts)
+        self._recalls.extend(recalled)
         self._wake.set()
 
     async def _poll(self) -> None:
@@ -187,14 +189,15 @@ class NodeConversation:
             orders, self._orders = self._orders, []
             self._sending = orders
             stops, self._stops = self._stops, []
+            recalls, self._recalls = self._recalls, []
             try:
                 if self._behind:
                     await self._send_settings()
                 # Orders go first, because a stop may be for one of them.
                 definitions = await self._needed(orders)
                 await self._hand_over(orders, definitions)
-                if stops:
-                    await self.link.stop(self._term, stops)
+                if stops or recalls:
+                    await self.link.stop(self._term, stops, recalls)
             except StaleTermError:
                 self._on_stale()
                 return
@@ -202,17 +205,17 @@ class NodeConversation:
                 logger.warning(
                     "node %s did not get the order to stop %d attempts; sending it again: %s",
                     self.node_id,
-                    len(stops),
+                    len(stops) + len(recalls),
                     error,
                 )
                 await asyncio.sleep(PAUSE_S)
-                self.stop(tuple(stops))
+                self.stop(stops, recalls)
             except Exception:
                 logger.exception("a call to node %s failed unexpectedly; trying again", self.node_id)
                 if self._sending:
                     self._hand_over_ended(arrived=False)  # the orders were not sent
                 await asyncio.sleep(PAUSE_S)
-                self.stop(tuple(stops))
+                self.stop(stops, recalls)
 
     async def _send_settings(self) -> None:
         self._behind = False

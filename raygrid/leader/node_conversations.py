@@ -55,9 +55,9 @@ class NodeConversations:
         self._by_id[command.node_id].start(command.orders)
 
     def stop(self, command: StopAttempts) -> None:
-        """Kill attempts on a node, unless it has left."""
+        """Kill attempts on a node or take them back, unless it has left."""
         if command.node_id in self._by_id:
-            self._by_id[command.node_id].stop(command.attempts)
+            self._by_id[command.node_id].stop(command.attempts, command.recalled)
 
     def configure(self, settings: GridSettings) -> None:
         """Send newer settings to all nodes."""

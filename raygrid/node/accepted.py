@@ -80,6 +80,10 @@ class AcceptedAttempts:
                 running.append(known[0])
         return gone, running
 
+    def not_begun(self, attempts: Sequence[AttemptId]) -> list[AttemptId]:
+        """Those of these attempts whose job waits for a slot."""
+        return [each for each in attempts if (known := self.by_job.get(each.job_id)) and known[0] in self.waiting]
+
     def end(self, report: AttemptReport, pricers: Mapping[str, Pricer]) -> list[AttemptReport]:
         """Remove an attempt that has ended; return the reports of all attempts that share its end."""
         if _can_be_given_again(report, pricers.values()):

@@ -225,11 +225,11 @@ class NodeAgent:
             self._work.notify(len(orders))
             self._log.append(answered)
 
-    def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
-        """Kill attempts; see `NodeCalls.stop`."""
+    def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
+        """Kill attempts, and end recalled ones that have not begun; see `NodeCalls.stop`."""
         with self._work:
             self._accept_term(term)
-            gone, runs = self._accepted.stop(attempts)
+            gone, runs = self._accepted.stop([*attempts, *self._accepted.not_begun(recalled)])
         self._deliver([AttemptReport(attempt, Outcome.CANCELLED, message="cancelled") for attempt in gone])
         for attempt in runs:
             running = self._watchdog.find(attempt)

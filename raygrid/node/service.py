@@ -22,9 +22,9 @@ class AgentService:
         """See `NodeCalls.start`."""
         self._agent.start(term, orders, definitions)
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    async def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
         """See `NodeCalls.stop`."""
-        self._agent.stop(term, attempts)
+        self._agent.stop(term, attempts, recalled)
 
     async def reports(self, term: int, after: int, settled: int, wait_s: float) -> NodeReply:
         """See `NodeCalls.reports`."""

@@ -102,8 +102,8 @@ class NodeCalls(Protocol):
         """
 
     @call(CALL_TIMEOUT_S)
-    async def stop(self, term: int, attempts: Sequence[AttemptId], /) -> None:
-        """Kill attempts, if the node still has them."""
+    async def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = (), /) -> None:
+        """Kill attempts, if the node still has them; end those of `recalled` that have not begun."""
 
     @call(POLL_SLACK_S, waits="wait_s")
     async def reports(self, term: int, after: int, settled: int, wait_s: float, /) -> NodeReply:

@@ -176,10 +176,11 @@ class SimulatedAgent:
                 run.timer.cancel()
                 self._end(run, Outcome.DEFINITION_LOST)
 
-    def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
         """See `NodeCalls.stop`."""
         self._accept_term("stop", term)
-        for attempt in attempts:
+        not_begun = [each for each in recalled if self._held.get(each.job_id, [each])[0] in self._waiting]
+        for attempt in (*attempts, *not_begun):
             known = self._held.get(attempt.job_id, [])
             wanted = self._wanted.get(attempt.job_id, known)
             if attempt not in wanted:

@@ -30,7 +30,7 @@ def test_an_attempt_that_was_taken_back_before_it_had_a_slot_does_not_count() ->
     """Its number is not used again, but it is not shown."""
     rack = handed_ahead()
     rack.now += 2
-    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("b", 1))]
+    assert rack.poll("n1", waiting=1).recalled == [("n1", AttemptId("b", 1))]
     update = rack.ends("b", Outcome.CANCELLED).wrote["b"]
     assert (update.counts.started, update.counts.unstarted, shown(update)) == (1, 1, 0)
     rack.ends("a")

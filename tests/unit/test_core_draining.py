@@ -43,7 +43,7 @@ def test_what_waits_on_a_draining_node_without_a_slot_is_taken_back() -> None:
     rack.submit("runs", "waits")
     rack.join("n2")
     rack.handle(NodeDraining("n1", True))
-    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("waits", 1))]
+    assert rack.poll("n1", waiting=1).recalled == [("n1", AttemptId("waits", 1))]
     decided = rack.ends("waits", Outcome.CANCELLED)
     assert decided.started == {"waits": "n2"}
     assert decided.wrote["waits"].counts.failures == 0

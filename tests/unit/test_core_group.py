@@ -65,6 +65,7 @@ class Decisions:
 
     started: dict[str, str] = field(default_factory=dict)  # job to node, in order
     stopped: list[tuple[str, AttemptId]] = field(default_factory=list)
+    recalled: list[tuple[str, AttemptId]] = field(default_factory=list)
     wrote: dict[str, JobUpdate] = field(default_factory=dict)
 
     @property
@@ -92,7 +93,8 @@ class Rack:
                 case WriteUpdates(updates):
                     assert not any(update.job_id in decided.wrote for update in updates)
                     decided.wrote.update({update.job_id: update for update in updates})
-                case StopAttempts(node, attempts):
+                case StopAttempts(node, attempts, recalled):
+                    decided.recalled += [(node, attempt) for attempt in recalled]
                     decided.stopped += [(node, attempt) for attempt in attempts]
                 case StartAttempts(node, orders):
                     for order in orders:
@@ -273,7 +275,7 @@ def test_an_attempt_that_waits_too_long_on_a_node_is_taken_back() -> None:
     rack.state.nodes["n1"].record_duration(0.1)
     rack.submit("long", "behind")
     rack.now += 1.5
-    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
+    assert rack.poll("n1", waiting=1).recalled == [("n1", AttemptId("behind", 1))]
     rack.join("n2")
     decided = rack.ends("behind", Outcome.CANCELLED)
     assert decided.started == {"behind": "n2"}
@@ -287,7 +289,7 @@ def test_a_long_job_after_short_ones_is_taken_back_once_and_never_failed_for_it(
     rack.state.nodes["n1"].record_duration(0.1)
     rack.submit(*(f"long{i}" for i in range(8)), "behind")
     rack.now += 1.5
-    assert rack.poll("n1", waiting=1).stopped == [("n1", AttemptId("behind", 1))]
+    assert rack.poll("n1", waiting=1).recalled == [("n1", AttemptId("behind", 1))]
     assert rack.ends("behind", Outcome.CANCELLED).started == {}
     for _ in range(20):
         rack.now += 1.5

@@ -283,7 +283,8 @@ class GroupInAHostileWorld(RuleBasedStateMachine):
     def stop(self, arrives: bool) -> None:
         command = self.stops.pop(0)
         node = self.nodes[command.node_id]
-        for attempt in command.attempts:
+        waiting = [attempt for attempt in command.recalled if attempt in node.has[node.slots :]]
+        for attempt in (*command.attempts, *waiting):
             if arrives and attempt in node.has:
                 self.end(node, attempt, Outcome.CANCELLED, None)
 

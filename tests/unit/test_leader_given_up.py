@@ -36,7 +36,7 @@ class Agent:
     async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         self.handed += [order.attempt for order in orders]
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    async def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
         """Stop attempts."""
 
     async def configure(self, term: int, settings: GridSettings) -> None:

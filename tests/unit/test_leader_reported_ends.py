@@ -40,7 +40,7 @@ class AgentOfItsOwn:
     async def start(self, term: int, orders: Sequence[object], definitions: Sequence[object] = ()) -> None:
         """Take orders."""
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    async def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
         """Stop attempts."""
 
     async def configure(self, term: int, settings: GridSettings) -> None:

@@ -31,6 +31,15 @@ def test_attempts_are_taken_in_the_order_in_which_they_came(accepted: AcceptedAt
     assert accepted.in_order() == ((AttemptId("a", 1), AttemptId("b", 1), AttemptId("c", 1)), 2)
 
 
+def test_an_attempt_that_has_begun_cannot_be_taken_back(accepted: AcceptedAttempts) -> None:
+    """It may have got its slot after the report that its leader has seen."""
+    for job_id in ("runs", "waits"):
+        accepted.accept(order(job_id, "true"))
+    accepted.next()
+    both = [AttemptId("runs", 1), AttemptId("waits", 1), AttemptId("unknown", 1)]
+    assert accepted.not_begun(both) == [AttemptId("waits", 1)]
+
+
 def test_a_second_attempt_of_a_job_shares_the_end_of_the_first(accepted: AcceptedAttempts) -> None:
     """The job runs once, and each of its attempts is reported."""
     accepted.accept(order("a", "true", 1))

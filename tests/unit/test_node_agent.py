@@ -143,6 +143,20 @@ async def test_stopping_what_waits_never_starts_it(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+async def test_what_has_begun_is_not_taken_back(tmp_path: Path) -> None:
+    """A leader recalls what waits, but knows only later that it has got a slot: then it goes on."""
+    agent = lone_agent(tmp_path, slots=1)
+    agent.open()
+    gate = tmp_path / "gate"
+    agent.start(1, [order("runs", f"while [ ! -e {gate} ]; do sleep 0.02; done"), order("waits", "true")])
+    wait_until(lambda: pricers_under(tmp_path / "root"))
+    agent.stop(1, [], [AttemptId("runs", 1), AttemptId("waits", 1)])
+    assert (await reports_of(agent, 1))[AttemptId("waits", 1)].outcome is Outcome.CANCELLED
+    gate.touch()
+    assert (await reports_of(agent, 2))[AttemptId("runs", 1)].outcome is Outcome.EXITED
+    agent.close()
+
+
 # --- reports and terms ----------------------------------------------------------------------------------------------
 
 

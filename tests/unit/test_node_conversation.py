@@ -48,7 +48,7 @@ class Node:
         self.given.append([each.digest for each in definitions])
         self.got += definitions
 
-    async def stop(self, term: int, attempts: Sequence[AttemptId]) -> None:
+    async def stop(self, term: int, attempts: Sequence[AttemptId], recalled: Sequence[AttemptId] = ()) -> None:
         self.asked.append("stop")
 
     async def configure(self, term: int, settings: GridSettings) -> None:

@@ -16,6 +16,7 @@ class Collector:
         self.at = self.instant(now)
         self._starts: dict[str, list[AttemptOrder]] = {}
         self._stops: dict[str, list[AttemptId]] = {}
+        self._recalls: dict[str, list[AttemptId]] = {}
         self._updates: dict[str, JobUpdate] = {}
 
     @staticmethod
@@ -31,6 +32,10 @@ class Collector:
         """Kill an attempt on a node."""
         self._stops.setdefault(node_id, []).append(attempt)
 
+    def recall(self, node_id: str, attempt: AttemptId) -> None:
+        """Take an attempt back from a node unless it has begun there, which the leader may learn only later."""
+        self._recalls.setdefault(node_id, []).append(attempt)
+
     def update(self, update: JobUpdate) -> None:
         """Write a change of a job; it replaces an earlier one of the same job."""
         self._updates[update.job_id] = update
@@ -40,6 +45,8 @@ class Collector:
         out: list[Command] = []
         if self._updates:
             out.append(WriteUpdates(tuple(self._updates.values())))
-        out += [StopAttempts(node_id, tuple(ids)) for node_id, ids in self._stops.items()]
+        for node_id in dict.fromkeys((*self._stops, *self._recalls)):
+            stops, recalls = self._stops.get(node_id, ()), self._recalls.get(node_id, ())
+            out.append(StopAttempts(node_id, tuple(stops), tuple(recalls)))
         out += [StartAttempts(node_id, tuple(orders)) for node_id, orders in self._starts.items()]
         return out

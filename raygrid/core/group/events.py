@@ -144,10 +144,11 @@ class StartAttempts:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempts:
-    """Kill attempts on a node, if it still has them."""
+    """Kill attempts on a node, if it still has them; take back those of `recalled` that have not begun."""
 
     node_id: str
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = ()
+    recalled: tuple[AttemptId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

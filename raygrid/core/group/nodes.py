@@ -78,11 +78,11 @@ class GroupNodes(GroupLeftovers):
                 if position < started and not entry.recorded:
                     self._record_running(entry, out)
             if position >= started and node.draining:
-                out.stop(node.node_id, attempt)  # a draining node finishes only attempts that have a slot
+                out.recall(node.node_id, attempt)  # a draining node finishes only attempts that have a slot
             elif position >= started and out.now - node.held[attempt] > RECALL_S:
                 # The attempts in the slots take longer than expected; this one may get a slot on another node sooner.
                 node.raise_mean(RECALL_S)
-                out.stop(node.node_id, attempt)
+                out.recall(node.node_id, attempt)
             if entry.cancelled and out.now - entry.stop_sent_at > STOP_AGAIN_S:
                 self._stop(entry, out)  # the first stop may have been lost, or have overtaken the hand-over
 
