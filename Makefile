@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DOCS_READY := $(VENV)/.docs-ready
 # The markers are declared in pyproject.toml.
-UNIT := not (hosts or ray or own_grid or leases or computing or hostile or postgres or processes)
+UNIT := not (hosts or ray or own_grid or documents or leases or computing or hostile or postgres or processes)
 
 .PHONY: help demo unit coverage test field simulate drill soak check bench docs wheel lock clean
 

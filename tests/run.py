@@ -74,6 +74,7 @@ MARKED = (
     Row("hosts", "tests/faults"),
     Row("ray", "tests/integration", after="hosts"),
     Row("own_grid", "tests/integration", after="others"),
+    Row("documents", "tests/integration", after="others"),
     Row("leases", "tests/integration", after="others"),
     Row("hostile", "tests/hostile", after="ray"),
     Row("computing", "tests/unit", after="others", niceness=19),

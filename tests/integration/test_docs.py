@@ -10,7 +10,7 @@ import pytest
 from raygrid.settings.model import load_settings
 from tests.support.documents import ROOT, Block, Reader, blocks_of
 
-pytestmark = pytest.mark.own_grid
+pytestmark = pytest.mark.documents
 
 DOCS = ROOT / "docs"
 FIRST = "getting-started.md"  # its blocks start the grid that the other pages use

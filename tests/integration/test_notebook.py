@@ -13,7 +13,7 @@ import pytest
 
 from raygrid.local import free_port, running_grid
 
-pytestmark = pytest.mark.own_grid
+pytestmark = pytest.mark.documents
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebooks" / "pricing.ipynb"

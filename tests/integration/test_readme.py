@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.documents import ROOT, RUN, Reader, blocks_of
 
-pytestmark = pytest.mark.own_grid
+pytestmark = pytest.mark.documents
 
 BLOCKS = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
 

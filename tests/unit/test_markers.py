@@ -39,7 +39,7 @@ def test_a_module_that_starts_ray_is_marked(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     if START_RAY & imported_names(tree) or (path.name.startswith("test_ray_") and "ray_grid" not in text):
-        assert "own_grid" in markers_of(tree)
+        assert {"own_grid", "documents"} & markers_of(tree)
 
 
 def test_a_test_belongs_to_one_row(request: pytest.FixtureRequest) -> None:
