@@ -10,7 +10,8 @@ from tests.hostile.conftest import RunIsolated
 from tests.hostile.limits_run import PROGRAMS
 
 pytestmark = pytest.mark.timeout(200)
-OTHERS = ("shared pages", "uncertain origin")
+UNCERTAIN = ("uncertain origin", "unreadable origin")
+OTHERS = ("shared pages", *UNCERTAIN)
 
 
 @pytest.fixture(scope="module", params=["off", "protect"])
@@ -34,9 +35,10 @@ def test_pages_that_processes_share_count_once(ended: dict[str, Any]) -> None:
     assert (ended["shared pages"]["outcome"], ended["shared pages"]["exit_code"]) == ("exited", 7)
 
 
-def test_a_daemon_that_several_jobs_may_have_started_is_killed_at_its_limit(ended: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", UNCERTAIN)
+def test_a_daemon_that_several_jobs_may_have_started_is_killed_at_its_limit(ended: dict[str, Any], name: str) -> None:
     """No job fails for it; if its origin is certain after all, its job has exceeded its limit."""
-    report = ended["uncertain origin"]
+    report = ended[name]
     assert (report["outcome"], report["exit_code"]) in [("exited", 7), ("memory_limit", None)], report
     assert report["left"] == []
     assert report["good"] == "good\n"
