@@ -3,8 +3,9 @@
 A row is one pytest process; the markers of pyproject.toml decide which test belongs to which row. Two rows start at
 once: `hosts`, which mostly waits for Ray, and `others`, which gives way to it. The rest follows: all rows at once
 starved one another. `leases` runs in one process, because leases expire on a machine that is busier than its
-processors. `own_grid` and `documents` mostly wait for Ray, each for one grid at a time. `computing` gets the processor time that the others leave. `hostile` ends with a measurement of how long
-good jobs wait beside hostile ones, when the other rows have ended.
+processors. `own_grid` and `documents` mostly wait for Ray, each for one grid at a time. `computing` gets the processor
+time that the others leave. `hostile` ends with a measurement of how long good jobs wait beside hostile ones, when the
+other rows have ended.
 
 The complete output of each row is in `.test-logs/`. The exit code is 1 if a row failed or ran no test.
 """
