@@ -1,7 +1,7 @@
 """Runs as the first process of a PID namespace, and starts a grid there as the user nobody.
 
-A job of that grid, without a sandbox, sends SIGKILL to every process that it may signal: those of nobody in this
-namespace, and no others.
+A job of that grid kills every process that it may signal. It has no sandbox, but it reaches only the processes of
+nobody in this namespace.
 """
 
 from __future__ import annotations

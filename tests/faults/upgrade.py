@@ -74,7 +74,7 @@ class Upgrade:
     greeted: list[str]
 
 
-def upgrade_under_load(cluster: Cluster, slots: int, pricers: Mapping[str, Mapping[str, object]]) -> Upgrade:
+def upgrade_under_load(cluster: Cluster, pricers: Mapping[str, Mapping[str, object]]) -> Upgrade:
     """Deploy pricers: a later version of `edition`, and a new one, `greet`."""
     gate = cluster.hosts.directory / "shared" / GATE
     requests, meanwhile = Requests(), list[BatchJobs]()
@@ -91,6 +91,7 @@ def upgrade_under_load(cluster: Cluster, slots: int, pricers: Mapping[str, Mappi
             time.sleep(0.05)
 
     with cluster.client("a1") as client:
+        slots = client.capacity().slots
         holding = client.map([f"while [ ! -e {SHARED}/{GATE} ]; do sleep 0.1; done".encode()] * slots)
         until(lambda: client.capacity().running == slots, "all slots are held")
         before = client.map([b"x"] * (JOBS // 2), pricer="edition")
@@ -128,7 +129,7 @@ def deploy(cluster: Cluster, pricers: Mapping[str, Mapping[str, object]]) -> Non
 
 
 def _submit(url: str, job_id: str) -> str | None:
-    """Submit a job and wait for a second; None if it was acknowledged, else the answer."""
+    """Submit a job and wait for a second; None if it was acknowledged or has its result, else the answer."""
     try:
         answer = httpx.post(
             f"{url}/submit/{job_id}",
@@ -138,4 +139,5 @@ def _submit(url: str, job_id: str) -> str | None:
         )
     except httpx.HTTPError as error:
         return repr(error)
-    return None if answer.status_code in (200, 202) else f"{answer.status_code} {answer.text}"
+    is_right = answer.status_code == 202 or (answer.status_code, answer.text) == (200, f"{job_id}\n")
+    return None if is_right else f"{answer.status_code} {answer.text}"
