@@ -63,7 +63,8 @@ def read_only_for_pricers() -> tuple[str, ...]:
     """The grid's own programs, and files with commands that the user's shells run; sandboxes make these read-only."""
     installation = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
     found = code_of_others(Path.home(), installation, [Path(tempfile.gettempdir())])
-    return tuple(str(path) for path in found if can_change(str(path)))
+    # What does not exist yet may be made while the grid runs.
+    return tuple(str(path) for path in found if can_change(str(path)) or not os.path.lexists(path))
 
 
 @exposes(AgentCalls)
@@ -89,7 +90,7 @@ class NodeAgentActor:
         )
         self._agent.open()
         spare_what_is_loaded()
-        self._service = AgentService(self._agent)
+        self._service = AgentService(self._agent, hidden_from_pricers)
         self._server: DirectServer[AgentCalls] = DirectServer(AgentCalls, self._service)
 
     @property

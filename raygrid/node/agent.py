@@ -256,17 +256,26 @@ class NodeAgent:
         with self._lock:
             return NodeReply(self._state(), self._log.since(after), self._log.last)
 
-    def configure(self, term: int, pricers: dict[str, Pricer], settings: Node, deployed_at: float) -> None:
+    def configure(
+        self,
+        term: int,
+        pricers: dict[str, Pricer],
+        settings: Node,
+        deployed_at: float,
+        hidden: Sequence[str] = (),
+    ) -> None:
         """Apply newer settings; see `NodeCalls.configure`.
 
         Pricers apply to attempts that begin later, slots and grace at once; with fewer slots, surplus attempts may
-        finish. Idle warm processes with other settings are ended. The sizes of the caches do not change.
+        finish. Idle warm processes with other settings are ended. The sizes of the caches do not change. Sandboxes
+        that are made later hide the paths in `hidden`, too.
         """
         with self._work:
             self._accept_term(term)
             if deployed_at <= self._deployed_at:
                 return
             self._deployed_at = deployed_at
+            self._sandboxes.hide(hidden)
             self._pricers = pricers
             self._sandbox_state = self._sandboxes.state_for_all(pricers)
             self._settings = settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raygrid.core.group.events import AttemptOrder
 from raygrid.models import AttemptId, Definition
@@ -15,8 +15,9 @@ from raygrid.transport.ports import NodeReply
 class AgentService:
     """Implements `AgentCalls` on one agent."""
 
-    def __init__(self, agent: NodeAgent) -> None:
+    def __init__(self, agent: NodeAgent, hidden: Callable[[GridSettings], Sequence[str]] = lambda _: ()) -> None:
         self._agent = agent
+        self._hidden = hidden  # what sandboxes hide with given settings
 
     async def start(self, term: int, orders: Sequence[AttemptOrder], definitions: Sequence[Definition] = ()) -> None:
         """See `NodeCalls.start`."""
@@ -32,7 +33,8 @@ class AgentService:
 
     async def configure(self, term: int, settings: GridSettings) -> None:
         """See `NodeCalls.configure`. A restarted agent begins with older settings, and the leader sends them again."""
-        self._agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at)
+        hidden = await asyncio.to_thread(self._hidden, settings)
+        self._agent.configure(term, dict(settings.pricers), settings.node, settings.deployed_at, hidden)
 
     async def results(self, key: str, job_ids: Sequence[str]) -> list[bytes | None]:
         """See `CacheCalls.results`."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from raygrid.errors import SettingsError
 from raygrid.store.tables import metadata
 
 _IDLE_S = 60.0  # a starting process may get no CPU for seconds between two statements; a frozen one must lose its locks
@@ -33,6 +35,7 @@ def _apply_missing(connection: Connection) -> None:
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.util.exc import CommandError  # noqa: PLC0415
 
     if connection.dialect.name == "postgresql":
         for limit in ("statement_timeout", "lock_timeout"):  # the caller limits the whole transaction
@@ -49,4 +52,12 @@ def _apply_missing(connection: Connection) -> None:
         destination_rev="head",
     ) as environment:
         environment.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)
-        environment.run_migrations()
+        try:
+            environment.run_migrations()
+        except (CommandError, OperationalError, ProgrammingError) as error:
+            if not isinstance(error, CommandError) and "already exists" not in str(error):
+                raise
+            raise SettingsError(
+                "the job store has a schema that this release of raygrid does not know: a newer release made it, or it "
+                "is not a job store. Use that release, or another storage.database"
+            ) from error

@@ -67,12 +67,13 @@ def mount_memory(path: str, options: str) -> None:
     checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode()), path)
 
 
-def make_read_only(path: str) -> None:
-    """Make the mount at a path read-only for this namespace."""
+def make_read_only(path: str, *, recursive: bool = False) -> None:
+    """Make the mount at a path, with `recursive` also those below it, read-only for this namespace."""
     # mount(2) would set all flags, and a user namespace may not remove those that the mount had outside of it.
     attributes = _MountAttributes(_ATTRIBUTE_READ_ONLY, 0, 0, 0)
     size = ctypes.sizeof(attributes)
-    changed = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), 0, ctypes.byref(attributes), size)
+    flags = _AT_RECURSIVE if recursive else 0
+    changed = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, ctypes.byref(attributes), size)
     checked(changed, path)
 
 

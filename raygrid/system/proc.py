@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 # Positions of fields in /proc/PID/stat, counted from the one behind the name; see proc_pid_stat(5).
@@ -39,6 +39,11 @@ class Life(NamedTuple):
         return start_time(self.pid) != self.started
 
 
+def seconds_since_boot() -> float:
+    """The clock by which the kernel notes when processes start."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Process(NamedTuple):
     """One line of the process table."""
 
@@ -59,7 +64,7 @@ class Process(NamedTuple):
     @property
     def age_s(self) -> float:
         """How long ago it started."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS
+        return seconds_since_boot() - self.started / _TICKS
 
 
 class Mount(NamedTuple):
@@ -220,6 +225,20 @@ def open_file_statuses(pid: int) -> Iterator[os.stat_result]:
 def descriptor_path(descriptor: int) -> str:
     """A path that opens the file of a descriptor of this process again, even if it was renamed or deleted."""
     return f"/proc/self/fd/{descriptor}"
+
+
+def below(pid: int, table: Sequence[Process]) -> frozenset[int]:
+    """All processes below a process, without zombies, by a process table."""
+    children: dict[int, list[Process]] = {}
+    for process in table:
+        children.setdefault(process.parent, []).append(process)
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        new = [each for each in children.get(waiting.pop(), ()) if each.pid not in found]
+        found.update(each.pid for each in new if not each.is_zombie)
+        waiting += [each.pid for each in new]
+    return frozenset(found)
 
 
 def children_of(pid: int) -> Iterator[int]:

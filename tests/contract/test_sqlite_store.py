@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, inspect
 
 from raygrid.core.attempt_counts import AttemptCounts
-from raygrid.errors import UnavailableError
+from raygrid.errors import SettingsError, UnavailableError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, SharedData
 from raygrid.store import LockedError, SqlStore, migrations, sqlite
 from raygrid.store.migrate import migrate
@@ -295,6 +295,33 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
             migrate(connection)
             assert connection.exec_driver_sql("SELECT count(*) FROM revisions").scalar_one() == 1
     engine.dispose()
+
+
+@pytest.mark.parametrize("change", ["UPDATE alembic_version SET version_num = '9999'", "DROP TABLE alembic_version"])
+def test_a_schema_of_another_release_is_refused_with_the_remedy(tmp_path: Path, change: str) -> None:
+    """Neither is it changed, nor does the error speak of migrations."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with engine.begin() as connection:
+        migrate(connection)
+        connection.exec_driver_sql(change)
+    with engine.connect() as connection, pytest.raises(SettingsError, match=r"does not know.*Use that release"):
+        migrate(connection)
+    engine.dispose()
+
+
+def test_a_current_schema_is_opened_without_alembic(tmp_path: Path) -> None:
+    """Importing it takes longer than all else that opens a store."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with engine.begin() as connection:
+        migrate(connection)
+    engine.dispose()
+    program = (
+        "import sys; from sqlalchemy import create_engine; from raygrid.store.migrate import migrate\n"
+        f"with create_engine('sqlite:///{tmp_path / 'jobs.db'}').begin() as connection: migrate(connection)\n"
+        "print('alembic' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert printed.stdout == "False\n"
 
 
 @given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)))

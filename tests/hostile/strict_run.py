@@ -44,6 +44,8 @@ for line in sys.stdin:
 """
 ORE = "import ORE; print(ORE.Parameters().__class__.__name__)\n"
 TEMPORARY = "mkdir $TMPDIR/mine && echo a > $TMPDIR/mine/b && mv $TMPDIR/mine/b moved && cat moved\n"
+# Landlock lets a process do this with a file that it may only read.
+CHANGES = "chmod 666 ~/models/eur.csv || touch -d 2001-01-01 ~/models/eur.csv || chmod 777 ~/models || echo refused\n"
 # What a job is refused without the setting that its message must name.
 REFUSED = (
     ("reads", "cat ~/models/eur.csv", f"`read: [{HOME}/models/eur.csv]`"),
@@ -87,6 +89,10 @@ def main() -> None:
             [ended] = agent.done(agent.run(f"refused-{len(found)}", script, "shell"))
             is_right = ended["exit_code"] != 0 and setting in ended["message"]
             found[f"the message of a job that {name}"] = {"wrong": "" if is_right else str(ended)}
+        before = (HOME / "models" / "eur.csv").stat()
+        [ended] = agent.done(agent.run("changes", CHANGES, "reader"))
+        is_unchanged = (HOME / "models" / "eur.csv").stat() == before and ended["exit_code"] == 0
+        found["mode and times of a file that `read` names"] = {"wrong": "" if is_unchanged else str(ended)}
         [ended] = agent.done(agent.run("offline", ASK.format(port=port), "python"))
         found["the message of a job without network"] = {
             "wrong": "" if "add `network: true`" in str(ended["message"]) else str(ended)

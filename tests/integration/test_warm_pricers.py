@@ -376,6 +376,21 @@ async def test_a_child_that_outlives_its_job_is_killed(tmp_path: Path, own_sessi
         await assert_goes_on(node, starts=2)
 
 
+@pytest.mark.parametrize("through_wrapper", [False, True])
+async def test_what_a_brief_first_job_leaves_behind_is_killed(tmp_path: Path, through_wrapper: bool) -> None:
+    """Only what ran before the first job was read may stay, also below a script that starts the program."""
+    pid = tmp_path / "pid"
+    script = f"open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '1000']).pid))"
+    with WarmNode(tmp_path, RUNS_ITS_INPUT) as node:
+        if through_wrapper:
+            wrapper = tmp_path / "wrapper.sh"
+            wrapper.write_text(f"{sys.executable} {node.program}\nexit $?\n")
+            node.agent.configure(1, {"warm": node.pricer(command=["sh", str(wrapper)])}, node.node, 1.0)
+        assert ended(await node.run("leaves", script)) == FINE
+        wait_until(lambda: not is_running(int(pid.read_text())))
+        assert (await node.run("next", "print('x')")).manifest["warm_job"] == 1
+
+
 LEAVES_A_DAEMON = "subprocess.run(['sh', '-c', 'setsid sleep 1000 & echo $! > {pid}'], check=True); time.sleep(1.5)"
 
 

@@ -139,11 +139,13 @@ def test_a_pricer_that_is_just_being_spawned_is_not_left_behind(machine: Machine
 
 
 def test_a_pricer_that_has_no_environment_yet_is_not_left_behind(machine: Machine) -> None:
-    """For a moment of its start it has none; a process that has none later is an orphan."""
-    about = SpawnedPricer(0, "p", "j.1", "j.1")
-    now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    """Until its program is read it has none, however long that takes; a process that is older is an orphan."""
+    about = SpawnedPricer(0, "p", "j.1", "j.1", age_s=60.0)
+    now, tick = time.clock_gettime(time.CLOCK_BOOTTIME), os.sysconf("SC_CLK_TCK")
+    younger, older = int((now - 50) * tick), int((now - 70) * tick)
     machine.environments[10] = machine.environments[11] = b""
-    assert machine.left(process(10, started=now), process(11), roots=(about,), p=True).keys() == {11}
+    processes = process(10, started=younger), process(11, started=older)
+    assert machine.left(*processes, roots=(about,), p=True).keys() == {11}
 
 
 def test_a_process_that_cannot_be_read_is_an_orphan(machine: Machine) -> None:

@@ -108,3 +108,29 @@ def test_a_file_that_was_replaced_or_made_is_read_only_again(
         assert again is not first
         assert not writes(again)
         sandboxes.give_back(again)
+
+
+def test_the_settings_file_of_a_deployment_is_hidden_from_later_attempts(tmp_path: Path) -> None:
+    """A deployment can name another file, with new keys; the earlier one stays hidden, too."""
+    before, after = tmp_path / "before.yaml", tmp_path / "after.yaml"
+    for file in (before, after):
+        file.write_text("a key")
+
+    def seen(box: NoSandbox) -> list[str]:
+        def attempt() -> list[str]:
+            box.pricer_ended(left_nothing=True)
+            return [file.read_text() for file in (before, after)]
+
+        return box.run(attempt)
+
+    with opened(tmp_path, hidden=[str(before)]) as sandboxes:
+        first = sandboxes.take("p", COLD)
+        assert seen(first) == ["", "a key"]
+        sandboxes.give_back(first)
+        sandboxes.hide([str(before), str(after)])
+        again = sandboxes.take("p", COLD)
+        assert seen(again) == ["", ""]
+        sandboxes.give_back(again)
+        sandboxes.hide([str(after)])
+        assert sandboxes.take("p", COLD) is again, "nothing new to hide"
+        sandboxes.give_back(again)

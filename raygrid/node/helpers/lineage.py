@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from raygrid.system.proc import Life, Process, environment_of, mount_namespace
 from raygrid.system.processes import mark_in
 
-_SPAWNED_WITHIN_S = 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessOrigin:
@@ -29,13 +27,14 @@ class SpawnedPricer:
     """A process that the agent itself spawned for a pricer; `pid` is 0 while it is about to be spawned.
 
     `name` is its name in its mark; `attempt` is the name of the attempt that it runs, empty for a warm process between
-    jobs.
+    jobs. `age_s` tells how long ago it was announced.
     """
 
     pid: int
     pricer: str
     name: str
     attempt: str
+    age_s: float = 0.0
 
     @property
     def origin(self) -> ProcessOrigin:
@@ -182,12 +181,13 @@ class Lineage:
         """The origin of an orphan that was not seen before; None if no pricer started it, or if it may be a pricer.
 
         A pricer that is being spawned looks like an orphan until its pid is noted. At first it has the environment of
-        the agent, then for a moment none.
+        the agent, then none until its program runs, which takes as long as reading the program does. Of a process that
+        is younger than the announcement of a pricer, that cannot be told from a daemon that hides its environment.
         """
         environment = environment_of(orphan.pid) or b""  # a process can refuse that others read it
         if environment == self._environment:
             return None
-        if not environment and orphan.age_s < _SPAWNED_WITHIN_S and any(root.pid == 0 for root in roots):
+        if not environment and any(root.pid == 0 and orphan.age_s <= root.age_s for root in roots):
             return None
         pricer, name = self._read_mark(environment)
         if pricer is not None and name is not None:

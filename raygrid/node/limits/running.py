@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId, Outcome
+from raygrid.system.proc import seconds_since_boot
 from raygrid.system.processes import has_exited, signal_group
 
 OTHER_LIMITS = frozenset({Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT, Outcome.PROCESS_LIMIT})
@@ -31,6 +32,7 @@ class Running:
         left_nothing: whether no process that it started is left, after its end.
         foreign_bytes: bytes at `paths` that it did not write, such as input, shared data, and files of earlier jobs.
         processes: its limit of processes and threads together.
+        watched_at: when it was announced to the watchdog, just before its process is spawned, in seconds since boot.
         shared_memory: a descriptor of its private /dev/shm, whose files count as memory; -1 if it has none.
     """
 
@@ -52,6 +54,7 @@ class Running:
     foreign_bytes: int = 0
     processes: int = sys.maxsize
     shared_memory: int = -1
+    watched_at: float = field(default_factory=seconds_since_boot)
 
     @property
     def directory(self) -> str:

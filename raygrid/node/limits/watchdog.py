@@ -20,12 +20,13 @@ from raygrid.node.limits.process_limits import ProcessLimits
 from raygrid.node.limits.running import Running
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.sections import Node
-from raygrid.system.proc import ChildrenOf, Process, process_table
+from raygrid.system.proc import ChildrenOf, Process, below, process_table, seconds_since_boot
 from raygrid.system.processes import own_thread_has_children
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
+_TICK_OF_PROC_S = 1 / os.sysconf("SC_CLK_TCK")
 SWEEP_S = 1.0
 
 
@@ -80,6 +81,7 @@ class Watchdog:
 
     def watch(self, running: Running) -> None:
         """Enforce a pricer's limits until `release`."""
+        running.watched_at = seconds_since_boot()
         with self._lock:
             self._running[running.attempt] = running
 
@@ -161,7 +163,7 @@ class Watchdog:
             with self._lock:
                 warm = list(self._warm.values())
             for record in warm:
-                record.note_loading()
+                record.before_table()
         table = list(process_table())
         if sweep:
             self._next_sweep = now + SWEEP_S
@@ -205,17 +207,21 @@ class Watchdog:
         """The processes that the agent has spawned for pricers, or is about to spawn."""
         with self._lock:
             running, warm = list(self._running.values()), list(self._warm.values())
-        roots = [SpawnedPricer(each.pid, each.pricer, each.attempt.name, each.attempt.name) for each in running]
+        now = seconds_since_boot() + _TICK_OF_PROC_S  # start times of processes are rounded down to a tick
+        roots = [
+            SpawnedPricer(each.pid, each.pricer, each.attempt.name, each.attempt.name, now - each.watched_at)
+            for each in running
+        ]
         return roots + [
-            SpawnedPricer(each.pid, each.pricer, each.mark, each.attempt.name if each.attempt else "") for each in warm
+            SpawnedPricer(
+                each.pid, each.pricer, each.mark, each.attempt.name if each.attempt else "", now - each.watched_at
+            )
+            for each in warm
         ]
 
     @staticmethod
     def _look_at_warm(warm: dict[str, WarmProcessRecord], table: list[Process]) -> None:
-        children: dict[int, set[int]] = {each.pid: set() for each in warm.values()}
-        for process in table:
-            if process.parent in children and not process.is_zombie:
-                children[process.parent].add(process.pid)
+        found = {each.pid: below(each.pid, table) for each in warm.values() if each.pid}
         for each in warm.values():
-            if each.pid in children and each.pid:  # a process that has just got its pid is checked in the next sweep
-                each.look(frozenset(children[each.pid]))
+            if each.pid in found:  # a process that has just got its pid is checked in the next sweep
+                each.look(found[each.pid])

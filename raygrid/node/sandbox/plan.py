@@ -88,7 +88,9 @@ def plan(
     user = pricer.sandbox_user if mechanisms.users else None
     mapped = own if user is not None else ""
     return SandboxPlan(
-        View(hidden, shown, read_only, own_memory, mapped) if mechanisms.mounts else None,
+        View(hidden, shown, read_only, own_memory, mapped, writable if is_strict else None)
+        if mechanisms.mounts
+        else None,
         files,
         network,
         not network and mechanisms.network,
@@ -141,7 +143,9 @@ def _open(mechanisms: Mechanisms, is_strict: bool, network: bool, user: str | No
             "`sandbox_user`, or run the grid as another user"
         )
     if is_strict and mechanisms.landlock < FILES_ABI:
-        found.append("files outside of home and temporary directories can be read and changed: Landlock is too old")
+        found.append("files outside of home and temporary directories can be read: Landlock is too old")
+    if is_strict and not mechanisms.mounts:
+        found.append("mode, owner and times of files of the same user can be changed: there is no mount namespace")
     if not network and not mechanisms.network:
         found.append("the network can be reached: there is no network namespace")
     return found

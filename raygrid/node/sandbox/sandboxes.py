@@ -290,6 +290,15 @@ class Sandboxes:
         if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
             self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
+    def hide(self, paths: Sequence[str]) -> None:
+        """Hide further paths from attempts that begin later: those of newer settings."""
+        with self._lock:
+            new = [path for path in paths if path not in self._hidden]
+            self._hidden = (*self._hidden, *new)
+            self._may_change = (*self._may_change, *new)
+            if new:
+                self._look_again_at = 0.0  # the next attempt gets a new sandbox
+
     def state_for_all(self, pricers: Mapping[str, Pricer]) -> SandboxState:
         """What protects from every pricer on this node."""
         return weakest({name: self.state(pricer) for name, pricer in pricers.items()})

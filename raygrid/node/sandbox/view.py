@@ -9,7 +9,7 @@ and make files of its own under the old names.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from raygrid.system import namespaces
@@ -17,6 +17,7 @@ from raygrid.system.permissions import can_change
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
 SHARED_MEMORY_MODE = 0o1777
+_PROCESSES = "/proc"  # programs write to some files there, such as their name; others are not theirs to change
 _MOST_LINKS = 40  # as the kernel follows
 _HIDDEN = "mode=755,size=1m,nr_inodes=1k"
 
@@ -31,6 +32,8 @@ class View:
         read_only: files and directories that cannot be changed.
         own_shared_memory: whether `/dev/shm` is the sandbox's own.
         mapped: one of `shown`, whose files belong to another user there.
+        writable: the only files and directories that can be changed, besides `/dev/shm`; None for all. Elsewhere not
+            even the mode, owner, times and attributes of a file can be changed, which Landlock does not restrict.
     """
 
     hidden: Sequence[str] = ()
@@ -38,6 +41,7 @@ class View:
     read_only: Sequence[str] = ()
     own_shared_memory: bool = True
     mapped: str = ""
+    writable: Sequence[str] | None = None
 
 
 def build(view: View, owners: int = -1) -> int:
@@ -77,10 +81,23 @@ def build(view: View, owners: int = -1) -> int:
     for path in sorted(each for each in read_only if os.path.exists(each)):  # the others are hidden now
         namespaces.bind(path, path)  # with what is hidden and shown below it, which stays as it is
         namespaces.make_read_only(path)
+    if view.writable is not None:
+        _make_the_rest_read_only({*map(os.path.realpath, view.writable), _PROCESSES, SHARED_MEMORY})
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
     namespaces.mount_memory(SHARED_MEMORY, f"mode={SHARED_MEMORY_MODE:o},size=50%")
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _make_the_rest_read_only(writable: Collection[str]) -> None:
+    trees = {path: namespaces.take_tree(path) for path in sorted(writable) if os.path.exists(path)}
+    try:
+        namespaces.make_read_only("/", recursive=True)
+        for path in list(trees):  # from the outside in
+            namespaces.put_tree(trees.pop(path), path)
+    finally:
+        for tree in trees.values():
+            os.close(tree)
 
 
 def _pin(hidden: set[str], read_only: set[str], links: set[str]) -> None:

@@ -15,6 +15,7 @@ from raygrid.node.limits.running import Running
 from raygrid.node.warm.protocol import AnswerReader, BadAnswerError, WarmAnswer, is_cut
 
 LOOK_S = 0.2  # while a child keeps the pipe open, the end of the process is noticed with this delay
+FIRST_LOOK_S = 0.001  # after this, and then ever later, the process is asked whether it has loaded
 MOST_STALE = 64 * 1024  # the capacity of a pipe
 MOST_AFTER_END = 1024**2
 ENDS_S = 1.0  # the time in which a process must end after it closed its stdout
@@ -28,36 +29,49 @@ class Conversation:
         self._in = stdin
         self._out = stdout
         self._has_exited = has_exited
-        self._was_written_to = False
+        self._has_loaded = False
         self._is_mid_line = False  # whether the last bytes that were read end within an unfinished line
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
 
-    def ask(self, number: int, line: bytes, running: Running) -> tuple[WarmAnswer | None, int]:
+    def ask(
+        self, number: int, line: bytes, running: Running, loaded: Callable[[], None]
+    ) -> tuple[WarmAnswer | None, int]:
         """Send the line of a job and wait for the answer; kill the attempt if the process prints an invalid one.
+
+        Of the first line only one byte is sent until the process has read it: then it waits for the rest, so that it
+        has loaded and has not begun the job. `loaded` is called at that moment.
 
         Returns:
             The answer, None if the process ended without one; and how many bytes of the line were written.
         """
         reader = AnswerReader(number)
         rest, written = memoryview(line), 0
+        is_loading, loading_for_s = not self._has_loaded, 0.0
         closed_at: float | None = None
         poll = select.poll()
         poll.register(self._in, select.POLLOUT)
         poll.register(self._out, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(1000 * (LOOK_S if closed_at is None else ENDS_S / 20))}
+            wait_s = LOOK_S if closed_at is None else ENDS_S / 20
+            if is_loading and written:
+                loading_for_s = min(LOOK_S / 10, loading_for_s + FIRST_LOOK_S)
+                wait_s = loading_for_s
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * wait_s)}
             if self._in in ready:
                 try:
-                    count = os.write(self._in, rest)
+                    count = os.write(self._in, rest[:1] if is_loading else rest)
                     rest, written = rest[count:], written + count
-                    self._was_written_to = True
                 except BlockingIOError:
                     pass
                 except BrokenPipeError:
                     rest = rest[:0]
-                if not rest:
+                if not rest or is_loading:
                     poll.unregister(self._in)
+            if is_loading and written and not self.unread():
+                loaded()
+                is_loading, self._has_loaded = False, True
+                poll.register(self._in, select.POLLOUT)
             if self._out in ready:
                 data = self._read()
                 if data == b"":
@@ -101,10 +115,6 @@ class Conversation:
         count = array.array("i", [0])
         fcntl.ioctl(self._in, termios.FIONREAD, count)
         return count[0]
-
-    def has_read_a_job(self) -> bool:
-        """Whether the process has read the line of its first job. Until then it loads. Any thread may call it."""
-        return self._was_written_to and not self.unread()
 
     def _read(self) -> bytes | None:
         """What was printed; None if there is nothing now, empty at the end of the output."""

@@ -31,7 +31,7 @@ from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.pricer import Pricer
 from raygrid.system import resource_limits
-from raygrid.system.proc import CpuAndMemory, cpu_and_memory
+from raygrid.system.proc import CpuAndMemory, below, cpu_and_memory, process_table
 from raygrid.system.processes import MARK, has_exited, signal_group
 
 WARM = "RAYGRID_WARM"
@@ -99,7 +99,6 @@ class WarmProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._conversation = Conversation(self._process.stdin.fileno(), self._process.stdout.fileno(), self.has_exited)
-        self._record.has_loaded = self._conversation.has_read_a_job
         self._kill_at = float("inf")
 
     def _open_log(self) -> None:
@@ -140,7 +139,7 @@ class WarmProcess:
         os.ftruncate(self._log, 0)
         running.spawned(self.pid)
         line = request(self.jobs, prepared)
-        answer, written = self._conversation.ask(self.jobs, line, running)
+        answer, written = self._conversation.ask(self.jobs, line, running, self._loaded)
         if answer is None:
             if self._answered and self._conversation.unread() >= written and running.never_began():
                 running.foreign_bytes -= self._left
@@ -160,6 +159,9 @@ class WarmProcess:
         if stopped:
             self.reap()
         return ProcessEnd(answer.wait_status, Usage.of_warm_job(before, self._used, self.jobs), answer.message)
+
+    def _loaded(self) -> None:
+        self._record.loaded(below(self.pid, list(process_table())))
 
     @property
     def is_spent(self) -> bool:

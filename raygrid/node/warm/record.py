@@ -1,68 +1,78 @@
 """The watchdog's record of a warm pricer's process, from before it is spawned until it was reaped.
 
-The pool sets the attempt that it runs; the watchdog adds the children that it has seen.
+The pool sets the attempt that it runs; the watchdog adds the processes that it has seen below it.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId
+from raygrid.system.proc import seconds_since_boot
 from raygrid.system.processes import signal_group
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class WarmProcessRecord:
     """A warm process, which outlives its jobs.
 
-    `pid` is 0 until it is spawned; `attempt` is None between jobs; `has_loaded` tells whether it has read a job, and is
-    called only while it has a pid and has not ended a job. `initial_children`, which may stay, are those of the first
-    look after that. `has_stray` means that a later child outlived the job in which it was seen first; then the process
-    is ended with all its children. A child counts from the second look on, because the process table is older than
-    `attempt`.
+    `pid` is 0 until it is spawned; `attempt` is None between jobs. `initial` are the processes below it as it began to
+    read its first job; they may stay. None while it loads. `has_stray` means that a later one outlived the job in which
+    it was seen first; then the process is ended with all below it. One counts from the second look on, because the
+    process table is older than `attempt`. `watched_at` is when it was announced, in seconds since boot.
     """
 
     mark: str
     pricer: str = ""
     pid: int = 0
     attempt: AttemptId | None = None
-    has_loaded: Callable[[], bool] = lambda: False
-    is_loading: bool = True  # when the process table was read
-    has_ended_a_job: bool = False
-    initial_children: frozenset[int] | None = None
-    later_children: dict[int, AttemptId | None] = field(default_factory=dict)
+    initial: frozenset[int] | None = None
+    later: dict[int, AttemptId | None] = field(default_factory=dict)
     has_stray: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    watched_at: float = field(default_factory=seconds_since_boot)
+    _attempt_before: AttemptId | None = None  # when the process table was read
 
     def begin(self, attempt: AttemptId | None) -> bool:
         """Note that a job begins, or with None that it has ended; False if the process must not run a further job."""
         with self.lock:
             self.attempt = attempt
-            self.has_ended_a_job = self.has_ended_a_job or attempt is None
             return not self.has_stray
 
-    def note_loading(self) -> None:
-        """Note whether it still loads; called before the process table is read."""
+    def loaded(self, below: frozenset[int]) -> None:
+        """Note that it has loaded, and the processes below it at that moment."""
         with self.lock:
-            has_loaded = self.has_ended_a_job or (self.pid != 0 and self.has_loaded())
-            self.is_loading = self.is_loading and not has_loaded
+            self.initial = below
 
-    def look(self, children: frozenset[int]) -> None:
-        """Check for children that a job left behind; kill the process at once if there are any between jobs."""
+    def before_table(self) -> None:
+        """Note the attempt; called before the process table of the next `look` is read."""
         with self.lock:
-            if self.is_loading:
+            self._attempt_before = self.attempt
+
+    def look(self, below: frozenset[int]) -> None:
+        """Check for processes that a job left behind; kill the process at once if there are any between jobs."""
+        with self.lock:
+            if self.initial is None:
                 return
-            if self.initial_children is None:
-                self.initial_children = children
-            now, before = self.attempt, self.later_children
-            self.later_children = {pid: before.get(pid, now) for pid in children - self.initial_children}
-            outlived = any(
-                pid in before and (first is None or first != now) for pid, first in self.later_children.items()
-            )
-            self.has_stray = self.has_stray or outlived
+            now, seen = self.attempt, self.later
+            self.later = {pid: seen.get(pid, now) for pid in below - self.initial}
+            left = [
+                pid
+                for pid, first in self.later.items()
+                if pid in seen and (first is None or first != self._attempt_before)
+            ]
+            if left and not self.has_stray:
+                logger.warning(
+                    "pricer %s: a job of process %d has left process %d behind; replacing both. A process that should "
+                    "stay must be started before the program reads its first job",
+                    *(self.pricer, self.pid, left[0]),
+                )
+            self.has_stray = self.has_stray or bool(left)
             if self.has_stray and now is None and self.pid:
                 signal_group(self.pid, signal.SIGKILL)
 
