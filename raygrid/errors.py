@@ -7,9 +7,12 @@
     │   ├── UnknownDataError
     │   ├── UnknownSiteError
     │   └── TooLargeError
-    ├── ConflictError            the jobId exists with another input, pricer or args
+    ├── ConflictError            the jobId exists with another input, pricer or args, or is another owner's
     ├── NotAuthorizedError       no API key, or a wrong one
+    │   └── ForbiddenError       the key, the user or the site of the request may not do this
     ├── JobNotFoundError
+    ├── DataNotFoundError
+    ├── KeyNotFoundError
     ├── NodeNotFoundError
     ├── GroupNotFoundError
     ├── NotFinishedError         the job has not ended yet
@@ -48,7 +51,12 @@ class RaygridError(Exception):
 
     Its text may quote a pricer or another client. Control characters are escaped in it, because a traceback, a log or a
     notebook shows it as it is.
+
+    Attributes:
+        hides: whether it conceals from a caller that something of another owner exists; parents record that.
     """
+
+    hides = False
 
     def __str__(self) -> str:
         r"""The text, with control characters as escapes such as `\x1b`."""
@@ -80,7 +88,7 @@ class TooLargeError(InvalidRequestError):
 
 
 class ConflictError(RaygridError):
-    """Another job has this jobId; its input, pricer, args or shared data differ."""
+    """Another job has this jobId; its input, pricer, args or shared data differ. Or the name is another owner's."""
 
 
 class NotAuthorizedError(RaygridError):
@@ -88,11 +96,19 @@ class NotAuthorizedError(RaygridError):
 
 
 class ForbiddenError(NotAuthorizedError):
-    """The grid does not accept this client, or the request comes from a page of another site."""
+    """The key may not do this, the grid does not accept this client, or a page of another site makes the request."""
 
 
 class JobNotFoundError(RaygridError):
     """The grid has no job or batch with that id."""
+
+
+class DataNotFoundError(RaygridError):
+    """The grid has no shared data of that name."""
+
+
+class KeyNotFoundError(RaygridError):
+    """The grid has no valid API key with that id."""
 
 
 class NodeNotFoundError(RaygridError):
@@ -233,6 +249,8 @@ PROBLEMS: dict[str, tuple[type[RaygridError], int]] = {
     "forbidden": (ForbiddenError, 403),
     "unauthorized": (NotAuthorizedError, 401),
     "job-not-found": (JobNotFoundError, 404),
+    "data-not-found": (DataNotFoundError, 404),
+    "key-not-found": (KeyNotFoundError, 404),
     "node-not-found": (NodeNotFoundError, 404),
     "group-not-found": (GroupNotFoundError, 404),
     "hand-over": (HandOverError, 409),

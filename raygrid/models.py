@@ -5,30 +5,14 @@ Frozen dataclasses and enums, without I/O and knowledge of Ray, SQL or HTTP. Eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
 from raygrid.core.sandbox_state import NO_SANDBOX, SandboxState
-
-Kind = TypeVar("Kind")
-
-
-def travels(kind: type[Kind]) -> type[Kind]:
-    """Pickle a dataclass as a call of its class, which costs half as much as the default: batches have thousands.
-
-    New fields go to the end and have a default, because the other side may be an older release.
-    """
-    values: Any = attrgetter(*(each.name for each in fields(kind)))  # type: ignore[arg-type]  # it is a dataclass
-
-    def reduce(self: Any) -> tuple[Any, ...]:
-        return kind, values(self)
-
-    kind.__reduce__ = reduce  # type: ignore[method-assign]
-    return kind
+from raygrid.core.travelling import travels
 
 
 class JobState(StrEnum):
@@ -135,6 +119,7 @@ class JobSpec:
         data: shared data, placed under `data/` in the job directory.
         definition: digest of the pricer's definition when the job was submitted; empty for a job that an older release
             stored, which runs the definition in the settings when an attempt starts.
+        owner: the owner of the key that submitted the job; empty for a job that an older release stored.
     """
 
     job_id: str
@@ -148,6 +133,7 @@ class JobSpec:
     inline: bytes | None = field(default=None, repr=False)
     data: tuple[SharedData, ...] = ()
     definition: str = ""
+    owner: str = ""
 
 
 @travels
@@ -182,6 +168,7 @@ class NewJob:
         affinity: the client's key for hash routing, if any.
         site: the client's site for topology routing, if any.
         source: a job whose stored result this one may take over instead of running, if any.
+        may_join_unowned: whether the submit may attach to an equal job that an older release stored, without an owner.
     """
 
     spec: JobSpec
@@ -190,6 +177,11 @@ class NewJob:
     affinity: str | None = None
     site: str | None = None
     source: str | None = None
+    may_join_unowned: bool = False
+
+    def may_join(self, owner: str) -> bool:
+        """Whether a submit of it may attach to an equal job of an owner."""
+        return owner == self.spec.owner or (not owner and self.may_join_unowned)
 
 
 @travels
@@ -270,7 +262,8 @@ class StoredJob:
 
     `attempts` counts the attempts that began: one that was taken back from a node before it had a slot does not count.
     `revision` rises with every change of any job; readers resume from it. `reused_from` is the job that ran, if this
-    one took over its stored result. `definition` is that of `JobSpec`.
+    one took over its stored result, or `*` if that is another owner's. `definition` and `owner` are those of `JobSpec`.
+    `cancelled_by` is the owner of the key that requested the cancellation.
     """
 
     job_id: str
@@ -303,6 +296,8 @@ class StoredJob:
     purged_at: datetime | None
     reused_from: str | None = None
     definition: str = ""
+    owner: str = ""
+    cancelled_by: str | None = None
 
 
 @travels
@@ -334,11 +329,13 @@ class Drain:
         node_id: the node.
         requested_at: instant of the request, by the store's clock.
         deadline_at: when jobs that still run there are moved to other nodes; None lets all of them finish.
+        requested_by: the owner of the key that requested it.
     """
 
     node_id: str
     requested_at: datetime
     deadline_at: datetime | None = None
+    requested_by: str = ""
 
 
 class NodeTraffic(NamedTuple):

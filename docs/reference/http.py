@@ -15,7 +15,9 @@ OPENING = """\
 The [guide](../guides/http.md) shows these requests with `curl`. A running grid serves the same description, for
 programs, at `/openapi.json`, and as a page to try requests from at `/docs`; both work without another network.
 
-Where API keys are set, every request but those below `/health` and the page `/docs` needs `Authorization: Bearer KEY`.
+Every request but those below `/health` and the page `/docs` needs `Authorization: Bearer KEY`, except those of the user
+who started a grid without keys on the same machine. The [guide to access](../guides/access.md) says which role a key
+needs for which request.
 `HEAD` is answered wherever `GET` is. A query parameter that a route does not have, or one given twice, is refused
 with 422."""
 
@@ -31,13 +33,14 @@ _TAGS = {
     "batches": "Batches",
     "data": "Shared data",
     "grid": "The grid",
+    "keys": "API keys",
     "health": "Health",
 }
 
 
 def description() -> dict[str, Any]:
     """The OpenAPI description, generated without a grid: routes do not depend on one."""
-    parent: Any = SimpleNamespace(settings=GridSettings())
+    parent: Any = SimpleNamespace(settings=GridSettings(), keys=None)
     return build_app(parent, manage=False).openapi()
 
 

@@ -10,6 +10,7 @@ import typer
 
 import raygrid
 from raygrid.cli import (
+    audit,
     bench,
     cancel,
     data,
@@ -17,6 +18,7 @@ from raygrid.cli import (
     deploy,
     drill,
     host,
+    keys,
     lifecycle,
     maintenance,
     plan,
@@ -96,11 +98,13 @@ for _command in (
     maintenance.drain,
     maintenance.undrain,
     maintenance.handover,
+    audit.audit,
     drill.drill,
     bench.bench,
     plan.plan,
 ):
     app.command(help=_help_of(_command))(_command)
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 app.add_typer(host.app, name="host")
 app.add_typer(simulate.app, name="simulate", hidden=True)

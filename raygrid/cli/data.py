@@ -9,7 +9,7 @@ import typer
 
 from raygrid.cli.grid import client_of, new_table, print_out, print_table
 
-app = typer.Typer(no_args_is_help=True, help="Store and list shared data, which many jobs read.")
+app = typer.Typer(no_args_is_help=True, help="Store, fetch, list and remove shared data, which many jobs read.")
 
 
 @app.command()
@@ -23,11 +23,29 @@ def put(
     print_out(f"stored {stored.name}: {stored.size:,} bytes, sha256 {stored.digest}")
 
 
+@app.command()
+def get(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the data.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="File to write; it appears when it is complete.")],
+) -> None:
+    """Write the content of shared data to a file."""
+    client_of(context).save_data(name, file)
+    print_out(f"{name} is in {file}")
+
+
+@app.command()
+def rm(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the data.")]) -> None:
+    """Remove a name; jobs that were submitted with it keep its content."""
+    client_of(context).delete_data(name)
+    print_out(f"removed {name}")
+
+
 @app.command("list")
 def list_data(context: typer.Context) -> None:
     """List the shared data."""
-    table = new_table(None, ("name", "size", "stored_at", "sha256"))
+    table = new_table(None, ("name", "size", "stored_at", "owner", "sha256"))
     for stored in client_of(context).data():
         stored_at = f"{stored.stored_at:%Y-%m-%dT%H:%M:%SZ}" if stored.stored_at else ""
-        table.add_row(stored.name, f"{stored.size:,}", stored_at, stored.digest[:16])
+        table.add_row(stored.name, f"{stored.size:,}", stored_at, stored.owner or "", stored.digest[:16])
     print_table(table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -13,6 +15,7 @@ from raygrid.client.calls import Call
 from raygrid.client.connection import AsyncConnection
 from raygrid.client.endpoint import Endpoint, GridClient, one_url
 from raygrid.client.flows import CONTACT_S
+from raygrid.client.keys import ApiKeyInfo, NewKey
 from raygrid.client.options import JobOptions, SubmitKeywords, checked_id, new_id
 from raygrid.client.posting import job_inputs, post
 from raygrid.client.retry import RetryPolicy
@@ -112,6 +115,46 @@ class AsyncClient(GridClient):
     async def data(self) -> list[DataInfo]:
         """List the shared data."""
         return await self._connection.run(self._flows.values(DataInfo, "data"))
+
+    async def data_content(self, name: str) -> bytes:
+        """The content of shared data.
+
+        Raises:
+            DataNotFoundError: there is no shared data of that name.
+        """
+        return await self._connection.run(self._flows.data_content(name))
+
+    async def save_data(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Write the content of shared data to a file.
+
+        Raises:
+            DataNotFoundError: there is no shared data of that name.
+        """
+        await self._connection.run(self._flows.data_content(name, Path(path)))
+
+    async def delete_data(self, name: str) -> None:
+        """Remove the name of shared data; jobs that were submitted with it keep its content.
+
+        Raises:
+            DataNotFoundError: there is no shared data of that name.
+        """
+        await self._connection.run(self._flows.delete_data(name))
+
+    async def add_key(self, key: NewKey) -> ApiKeyInfo:
+        """Make an API key, for admins. Its text is in `ApiKeyInfo.key` of this answer only."""
+        return await self._connection.run(self._flows.add_key(key))
+
+    async def keys(self) -> list[ApiKeyInfo]:
+        """List the API keys that admins made, without their secrets."""
+        return await self._connection.run(self._flows.values(ApiKeyInfo, "keys"))
+
+    async def rotate_key(self, key_id: str, overlap_s: float = 86_400.0) -> ApiKeyInfo:
+        """Make a successor of an API key with the same rights; both are valid for `overlap_s` seconds."""
+        return await self._connection.run(self._flows.rotate_key(key_id, overlap_s))
+
+    async def revoke_key(self, key_id: str) -> ApiKeyInfo:
+        """Make an API key invalid: every parent refuses it within a second."""
+        return await self._connection.run(self._flows.revoke_key(key_id))
 
     async def pricers(self) -> list[PricerInfo]:
         """List the pricers of the grid."""

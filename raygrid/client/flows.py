@@ -17,6 +17,8 @@ from raygrid.client.calls import Call, Flow, Pause
 from raygrid.client.endpoint import Endpoint
 from raygrid.client.fit import TRIES, UnfitAnswerError
 from raygrid.client.form import MultipartForm
+from raygrid.client.json_body import JsonBody
+from raygrid.client.keys import ApiKeyInfo, NewKey
 from raygrid.client.options import JobOptions, checked_id
 from raygrid.client.problems import error_of_answer
 from raygrid.client.result import Result
@@ -206,6 +208,29 @@ class Flows:
     def hand_over(self, group: str) -> Flow[GroupStatus]:
         """Ask for another candidate to lead a group."""
         return self.value(GroupStatus, Call("POST", f"/groups/{quote(group, safe='')}/handover"))
+
+    def data_content(self, name: str, save_to: Path | None = None) -> Flow[bytes]:
+        """Fetch shared data; gives its content, or nothing if it is saved to a file."""
+        call = Call("GET", f"/data/{checked_id(name, 'data name')}", save_to=save_to)
+        response = yield from self.success(call)
+        return b"" if save_to else response.content
+
+    def delete_data(self, name: str) -> Flow[None]:
+        """Remove the name of shared data."""
+        yield from self.success(Call("DELETE", f"/data/{checked_id(name, 'data name')}"))
+
+    def add_key(self, key: NewKey) -> Flow[ApiKeyInfo]:
+        """Make an API key."""
+        return self.value(ApiKeyInfo, Call("POST", "/keys", body=JsonBody(key.members())))
+
+    def rotate_key(self, key_id: str, overlap_s: float) -> Flow[ApiKeyInfo]:
+        """Make a successor of an API key."""
+        path = f"/keys/{quote(key_id, safe='')}/rotate"
+        return self.value(ApiKeyInfo, Call("POST", path, body=JsonBody({"overlap_s": overlap_s})))
+
+    def revoke_key(self, key_id: str) -> Flow[ApiKeyInfo]:
+        """Make an API key invalid."""
+        return self.value(ApiKeyInfo, Call("DELETE", f"/keys/{quote(key_id, safe='')}"))
 
     def put_data(self, name: str, upload: InputUpload) -> Flow[DataInfo]:
         """Store shared data under a name."""

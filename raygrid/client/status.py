@@ -26,7 +26,8 @@ class JobStatus:
 
     `reused_from` is the earlier job that ran and whose stored result this one took over. `input_name` is the name of
     its input file. `definition` is the digest of the pricer definition that it runs, fixed at its submit; None for a
-    job that an older release accepted. `batches` are the batches that it belongs to.
+    job that an older release accepted. `batches` are the batches that it belongs to. `owner` is the owner of the key
+    that submitted it, and `cancelled_by` that of the key that requested its cancellation.
     """
 
     job_id: str
@@ -54,11 +55,13 @@ class JobStatus:
     reused_from: str | None = None
     definition: str | None = None
     batches: tuple[str, ...] = ()
+    owner: str | None = None
+    cancelled_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """A batch: its number of jobs, in all and by state, and how many of them took over a stored result."""
+    """A batch: its number of jobs, in all and by state, how many took over a stored result, and its owner."""
 
     batch_id: str
     total: int
@@ -66,6 +69,7 @@ class BatchStatus:
     counts: dict[JobState, int] = field(default_factory=dict)
     submitted_at: datetime | None = None
     reused: int = 0
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,7 @@ class NodeStatus:
     why: str | None = None
     traffic: TrafficStatus = TrafficStatus()
     drain_deadline_at: datetime | None = None
+    drained_by: str | None = None
     sandbox: SandboxStatus | None = None
 
 
@@ -176,6 +181,7 @@ class DataInfo:
     digest: str
     size: int
     stored_at: datetime | None = None
+    owner: str | None = None
 
 
 _READERS: dict[type[Any], TypeAdapter[Any]] = {}

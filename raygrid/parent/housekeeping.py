@@ -1,7 +1,7 @@
 """Retention: removes results and inputs of jobs that ended long ago, and blobs that no job refers to.
 
-A job is marked as purged before its blobs are removed, so that no answer refers to a removed blob. Only blobs under
-`inputs/`, `results/` and `uploads/` are removed; shared data stays until ops remove it.
+A job is marked as purged before its blobs are removed, so that no answer refers to a removed blob. A content of
+shared data is removed when no name has referred to it during the retention, and no unfinished job needs it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import logging
 import random
 from datetime import UTC, datetime, timedelta
 
-from raygrid.blobs import BlobStore, day_of
+from raygrid.blobs import BlobStore, data_key, day_of
 from raygrid.store import JobStore
 
 logger = logging.getLogger(__name__)
 
 ABANDONED = timedelta(days=1)
+DATA_KEPT = timedelta(hours=1)  # at least: a submit may just have looked up what a name referred to
 DEFINITIONS_KEPT = timedelta(days=1)  # at least; parents store the definitions they use more often (`definitions.py`)
 
 
@@ -67,6 +68,9 @@ class Housekeeping:
             if not purged.jobs:
                 break
         await self._store.purge_definitions(min(before, now - DEFINITIONS_KEPT))
+        unneeded = await self._store.start_purge_of_data(min(before, now - DATA_KEPT))
+        await self._blobs.delete(map(data_key, unneeded))
+        await self._store.end_purge_of_data(unneeded)
         return total
 
     def _may_go(self, key: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import logging
+import os
 import pickle
 import socket
 import time
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +29,7 @@ from ray.serve._private.direct_ingress_http_util import ASGIDIReceiveProxy
 
 from raygrid.blobs import BlobStore
 from raygrid.errors import SettingsError, UnavailableError
+from raygrid.parent.audit import AuditLog
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.http.app import build_app
 from raygrid.parent.http.backpressure import Backpressure
@@ -37,16 +40,19 @@ from raygrid.store import SqlStore
 from raygrid.system import local_key
 from raygrid.system.garbage_collection import spare_what_is_loaded
 from raygrid.system.log_files import PARENT, keep_logs
+from raygrid.system.logs import VARIABLE as LOGS
 from raygrid.system.processes import forbid_tracing
 from raygrid.transport.actors import ActorClasses
 from raygrid.transport.groups import RayGroups
 from raygrid.transport.nodes import RayResultCaches
 from raygrid.transport.racks import groups_of, home, live_nodes, machines
 
+logger = logging.getLogger(__name__)
+
 APP_NAME = "raygrid"
 DEPLOYED = b"raygrid:deployed"
 GRID = b"raygrid:grid"
-SETTINGS = b"raygrid:settings"  # of a grid on one machine; has secrets, but its readers can run code there anyway
+SETTINGS = b"raygrid:settings"  # of a grid on one machine, with digests instead of API keys
 HEAD = "node:__internal_head__"  # a resource of the head of each Ray cluster
 SHARE = 0.001  # of a CPU or of HEAD: selects the machines for parents, and reserves almost nothing
 MAX_ONGOING = 2_000
@@ -90,7 +96,8 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
     parent = Parent(settings, store, blobs, groups, RayResultCaches(settings), home(settings))
     storage = settings.storage
     housekeeping = Housekeeping(store, blobs, timedelta(days=storage.retention_days), storage.purge_every_s)
-    app = build_app(parent)
+    audit = _audit_log()
+    app = build_app(parent, audit=audit)
     if not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:  # only then Serve waits for room in its queue
         app.add_middleware(Backpressure, gathers=ASGIDIReceiveProxy)
     inner = app.router.lifespan_context
@@ -100,7 +107,10 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
         async with inner(app) as state:
             await housekeeping.open()
             http = settings.http
-            listener = Listener(app, http.host, http.port, own_user_only=not http.api_keys) if listens else None
+            own_user_only = not http.api_keys
+            listener = (
+                Listener(app, http.host, http.port, own_user_only=own_user_only, audit=audit) if listens else None
+            )
             if listener is not None:
                 await listener.open()
             spare_what_is_loaded()
@@ -111,9 +121,23 @@ def asgi(settings: GridSettings, actors: ActorClasses, *, listens: bool = False)
                     await listener.close()
                 await housekeeping.close()
         groups.close()  # the parent has ended
+        if audit is not None:
+            audit.close()
 
     app.router.lifespan_context = lifespan
     return app
+
+
+def _audit_log() -> AuditLog | None:
+    """The audit log beside the logs of this machine; None if the environment names no directory for them."""
+    directory = os.environ.get(LOGS)
+    if directory is None:
+        return None
+    try:
+        return AuditLog(Path(directory))
+    except OSError as error:
+        logger.warning("there is no audit log in %s, so requests are not recorded: %s", directory, error)
+        return None
 
 
 def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) -> serve.Application:
@@ -124,7 +148,9 @@ def build(settings: GridSettings, actors: ActorClasses, *, spread: bool = True) 
     all parents run on the head, where a drill that ends the node of a rack does not end them, and have own listeners.
     """
     settings.require_safe_listening()
-    settings = settings.deployed(time.time())  # leaders and agents outlive a deployment and follow the newest settings
+    settings = settings.with_hidden_keys.deployed(
+        time.time()
+    )  # leaders and agents outlive a deployment and follow the newest settings
     parents: Any = serve.deployment(
         serve.ingress(lambda: asgi(settings, actors, listens=not spread))(),
         name="parent",
@@ -143,7 +169,7 @@ def serve_here(settings: GridSettings, actors: ActorClasses) -> None:
     """Start Serve on the connected cluster and deploy the parents; returns when they run."""
     serve.start(proxy_location="Disabled")
     serve.run(build(settings, actors, spread=False), name=APP_NAME, route_prefix="/")
-    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
+    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings.with_hidden_keys), overwrite=True)
 
 
 @contextmanager
@@ -206,7 +232,7 @@ def replace_here(
         with suppress(Exception):
             serve.delete(name)
         raise
-    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings), overwrite=True)
+    internal_kv._internal_kv_put(SETTINGS, pickle.dumps(settings.with_hidden_keys), overwrite=True)
     for each in before:
         serve.delete(each)
 

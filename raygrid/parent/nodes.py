@@ -23,8 +23,8 @@ class Nodes:
         self._store = store
         self._groups = groups
 
-    async def drain(self, node_id: str, deadline_s: float | None) -> NodeView:
-        """Send no new jobs to a node; jobs that still run there at the deadline, if there is one, are moved.
+    async def drain(self, node_id: str, deadline_s: float | None, by: str) -> NodeView:
+        """Send no new jobs to a node, for an owner; jobs that still run there at the deadline, if any, are moved.
 
         Raises:
             NodeNotFoundError: no leader knows the node, and it is not being drained.
@@ -34,7 +34,7 @@ class Nodes:
             if node_id not in await self._store.drains():
                 raise self._unknown(node_id)
             view = _away(node_id)
-        drain = await self._store.put_drain(node_id, deadline_s)
+        drain = await self._store.put_drain(node_id, deadline_s, by)
         state = view.state if view.state == "lost" else "draining"
         return replace(view, state=state, drain_deadline_at=drain.deadline_at)
 

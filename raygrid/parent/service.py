@@ -9,16 +9,27 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
+from raygrid.core.access import Caller
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
-from raygrid.errors import ConflictError, InvalidRequestError, JobNotFoundError, UnavailableError
+from raygrid.errors import (
+    ConflictError,
+    DataNotFoundError,
+    InvalidRequestError,
+    JobNotFoundError,
+    UnavailableError,
+)
 from raygrid.models import DoneJob, JobState, NewJob, SharedData, StoredJob
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.definitions import SubmittedDefinitions
 from raygrid.parent.groups import Groups
+from raygrid.parent.keys import KeyRing
 from raygrid.parent.nodes import Nodes
+from raygrid.parent.outflow import Outflow
+from raygrid.parent.quotas import Quotas
 from raygrid.parent.results import ResultReader
 from raygrid.parent.reuse import Reuse
 from raygrid.parent.store_check import StoreCheck
@@ -26,6 +37,7 @@ from raygrid.parent.submission import checked_id
 from raygrid.parent.sweeper import Sweeper
 from raygrid.parent.traffic import ParentTraffic
 from raygrid.parent.waiters import Waiters
+from raygrid.parent.whole_blob import started, whole_blob
 from raygrid.settings.model import GridSettings
 from raygrid.store import BatchSummary, Inserted, JobStore, StoredData
 from raygrid.transport.batching import Coalescer
@@ -88,6 +100,9 @@ class Parent:
             on_damage=store.stop_reuse,
         )
         self.reuse = Reuse(settings, store, blobs)
+        self.keys = KeyRing(store, settings.http.api_keys)
+        self.quotas = Quotas(store)
+        self.outflow = Outflow()
         self.definitions = SubmittedDefinitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._looks: Coalescer[str, StoredJob | None] = Coalescer(self._look, name="looks")
@@ -106,6 +121,7 @@ class Parent:
                 # Waiting is better than ending: the parent serves requests as soon as the store is back.
                 logger.warning("cannot open the job store; trying again: %s", error)
                 await asyncio.sleep(OPEN_AGAIN_S)
+        await self.keys.open()
         await self.blob_check.open()
         await self.groups.open()
         await self.sweeper.open()
@@ -119,18 +135,20 @@ class Parent:
         await self.groups.close()
         await self.blob_check.close()
         await self.store_check.close()
+        await self.keys.close()
         await self.store.close()
 
     # --- submitting ---------------------------------------------------------------------------------------------
 
-    async def submit(self, job: NewJob) -> Submitted:
+    async def submit(self, job: NewJob, caller: Caller) -> Submitted:
         """Store a job and hand it to a group; the job is durable when this returns.
 
         Raises:
             ConflictError: another job has the jobId.
-            BusyError: no group can take the job now.
+            BusyError: no group can take the job now, or the key has reached a limit.
         """
         self.blob_check.require()
+        await self.quotas.require(caller, [job])
         await self.definitions.require([job.spec.definition])
         [job] = await self.reuse.with_sources([job])
         routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
@@ -145,17 +163,23 @@ class Parent:
         return submitted
 
     async def submit_batch(
-        self, batch_id: str, jobs: Sequence[NewJob]
+        self, batch_id: str, jobs: Sequence[NewJob], caller: Caller
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
-        """Store many jobs in one transaction; returns the accepted ones, and the ids of the others with the reason."""
+        """Store many jobs in one transaction; returns the accepted ones, and the ids of the others with the reason.
+
+        Raises:
+            ConflictError: another owner has the batchId.
+            BusyError: no group can take the jobs now, or the key has reached a limit.
+        """
         self.blob_check.require()
+        await self.quotas.require(caller, jobs)
         await self.definitions.require({job.spec.definition for job in jobs})
         routed = await self.reuse.with_sources(jobs)
         for index, group_id in self.groups.routing.choose_many(routed):
             routed[index] = replace(routed[index], group_id=group_id)
         try:
             # The transaction is completed even if the client closes the connection now.
-            inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id)))
+            inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id, caller.owner)))
         except BaseException:
             self._release(routed)
             raise
@@ -198,22 +222,41 @@ class Parent:
         found = await self.store.get(list(dict.fromkeys(job_ids)))
         return [found.get(job_id) for job_id in job_ids]
 
-    async def job(self, job_id: str) -> StoredJob:
-        """A job.
+    async def job(self, job_id: str, caller: Caller | None = None) -> StoredJob:
+        """A job; with `caller`, only if that caller sees it.
+
+        Raises:
+            JobNotFoundError: there is no job with that id, or the caller does not see it.
+        """
+        job = await self._looks.put(checked_id(job_id))
+        if job is None or (caller is not None and not caller.sees(job.owner)):
+            raise _no_job(job_id, hides=job is not None)
+        return job
+
+    async def job_to_change(self, job_id: str, caller: Caller) -> StoredJob:
+        """A job that a caller wants to change.
 
         Raises:
             JobNotFoundError: there is no job with that id.
+            ConflictError: the caller may not change it.
         """
-        job = await self._looks.put(checked_id(job_id))
-        if job is None:
-            raise JobNotFoundError(f"there is no job {job_id!r}")
+        job = await self.job(job_id)
+        if not caller.sees(job.owner):
+            raise ConflictError(f"the jobId {job_id!r} is taken by another owner, who alone can cancel the job")
         return job
 
-    async def wait(self, job_id: str, wait_s: float, *, is_new: bool = False) -> StoredJob | DoneJob:
-        """The job once it has ended, or its state at the end of the wait.
+    async def wait(
+        self, job_id: str, wait_s: float, caller: Caller | None = None, *, is_new: bool = False
+    ) -> StoredJob | DoneJob:
+        """The job once it has ended, or its state at the end of the wait; with `caller`, only if it owns the job.
 
         `is_new`: this parent has just stored the job and it has to run, so it is not read at once.
+
+        Raises:
+            JobNotFoundError: there is no job with that id, or the caller does not own it.
         """
+        if caller is not None and not caller.owns((await self.job(job_id)).owner):
+            raise _no_job(job_id, hides=True)
         changed = self.waiters.watch_job(job_id)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
@@ -241,22 +284,37 @@ class Parent:
         """The number of jobs before a queued job; None for other jobs."""
         return await self.store.queue_position(job) if job.state is JobState.QUEUED else None
 
-    async def batch(self, batch_id: str) -> BatchSummary:
-        """The progress of a batch.
+    async def batch(self, batch_id: str, caller: Caller | None = None, *, results: bool = False) -> BatchSummary:
+        """The progress of a batch; with `caller`, only if that caller sees it, or with `results` owns it.
+
+        Raises:
+            JobNotFoundError: there is no batch with that id, or the caller may not see it.
+        """
+        summary = await self.store.batch(checked_id(batch_id, "batchId"))
+        may = caller is None or summary is None or (caller.owns if results else caller.sees)(summary.owner)
+        if summary is None or not may:
+            missing = JobNotFoundError(f"there is no batch {batch_id!r}")
+            missing.hides = summary is not None
+            raise missing
+        return summary
+
+    async def batch_to_change(self, batch_id: str, caller: Caller) -> BatchSummary:
+        """A batch that a caller wants to change.
 
         Raises:
             JobNotFoundError: there is no batch with that id.
+            ConflictError: the caller may not change it.
         """
-        summary = await self.store.batch(checked_id(batch_id, "batchId"))
-        if summary is None:
-            raise JobNotFoundError(f"there is no batch {batch_id!r}")
+        summary = await self.batch(batch_id)
+        if not caller.sees(summary.owner):
+            raise ConflictError(f"the batchId {batch_id!r} is taken by another owner, who alone can cancel its jobs")
         return summary
 
     # --- cancelling ---------------------------------------------------------------------------------------------
 
-    async def cancel(self, job_ids: Sequence[str]) -> int:
+    async def cancel(self, job_ids: Sequence[str], caller: Caller) -> int:
         """Request the cancellation of unfinished jobs in the store and at their leaders; returns how many there are."""
-        requested = await asyncio.shield(asyncio.ensure_future(self.store.request_cancel(job_ids)))
+        requested = await asyncio.shield(asyncio.ensure_future(self.store.request_cancel(job_ids, caller.owner)))
         by_group: dict[str, list[str]] = {}
         for job in requested:
             by_group.setdefault(job.group_id, []).append(job.job_id)
@@ -269,28 +327,77 @@ class Parent:
 
     # --- shared data --------------------------------------------------------------------------------------------
 
-    async def put_data(self, name: str, chunks: AsyncIterator[bytes]) -> SharedData:
-        """Store a shared input under its hash, and assign the name to it."""
+    async def put_data(self, name: str, chunks: AsyncIterator[bytes], caller: Caller) -> StoredData:
+        """Store a shared input under its hash, and assign the name to it.
+
+        Raises:
+            ConflictError: the name is another owner's.
+            BusyError: the key has reached a limit.
+        """
         checked_id(name, "data name")
         self.blob_check.require()
-        blob = await self.blobs.upload(chunks, data_key)
+        await self._require_own_data(name, caller)  # before a long upload
+        blob = await self.blobs.upload(await self.quotas.limited(caller, chunks), data_key)
         if blob.size == 0:
             raise InvalidRequestError(f"the shared data {name!r} is empty")
         data = SharedData(name, blob.digest, blob.size)
         self.traffic.count("received", "", blob.size)
         self.traffic.count("stored", "", blob.size)
-        await self.store.put_data(data)
-        return data
+        await self.store.put_data(data, caller.owner, may_take_unowned=caller.owns(""))
+        return StoredData(data, datetime.now(UTC), caller.owner)
 
-    async def data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
-        """Shared inputs by name; all of them if `names` is None."""
+    async def data(self, caller: Caller, names: Sequence[str] | None = None) -> dict[str, StoredData]:
+        """The caller's shared inputs by name; all of them if `names` is None."""
         if names is not None and not names:
             return {}
-        return await self.store.get_data(names)
+        found = await self.store.get_data(names)
+        return {name: each for name, each in found.items() if caller.owns(each.owner)}
+
+    async def data_content(self, name: str, caller: Caller) -> tuple[StoredData, AsyncIterator[bytes]]:
+        """A shared input and its content, in pieces; a damaged content ends with an error before its last piece.
+
+        Raises:
+            DataNotFoundError: the caller has no shared input of that name.
+        """
+        found = (await self.store.get_data([checked_id(name, "data name")])).get(name)
+        if found is None or not caller.owns(found.owner):
+            raise _no_data(name, hides=found is not None)
+        pieces = whole_blob(self.blobs, data_key(found.data.digest), found.data.size, found.data.digest)
+        return found, await started(pieces)
+
+    async def delete_data(self, name: str, caller: Caller) -> None:
+        """Remove the name of a shared input; jobs that were submitted with it keep its content.
+
+        Raises:
+            DataNotFoundError: there is no shared input of that name.
+            ConflictError: it is another owner's.
+        """
+        checked_id(name, "data name")
+        if not await self.store.delete_data(name, caller.owner, any_owner=caller.owns("")):
+            raise _no_data(name, hides=False)
+
+    async def _require_own_data(self, name: str, caller: Caller) -> None:
+        found = (await self.store.get_data([name])).get(name)
+        if found is not None and found.owner != caller.owner and (found.owner or not caller.owns("")):
+            raise ConflictError(f"the data name {name!r} is taken by another owner; choose another name")
+
+
+def _no_job(job_id: str, *, hides: bool) -> JobNotFoundError:
+    error = JobNotFoundError(f"there is no job {job_id!r}")
+    error.hides = hides
+    return error
+
+
+def _no_data(name: str, *, hides: bool) -> DataNotFoundError:
+    error = DataNotFoundError(f"there is no shared data {name!r}; store it with PUT /data/{name}")
+    error.hides = hides
+    return error
 
 
 def _outcome(job: NewJob, inserted: Inserted) -> Submitted | ConflictError:
     job_id, before = job.spec.job_id, inserted.existing
+    if inserted.conflict and before is not None and not job.may_join(before.owner):
+        return ConflictError(f"the jobId {job_id!r} is taken by a job of another owner; choose another jobId")
     if inserted.conflict:
         return ConflictError(
             f"the jobId {job_id!r} is taken by a job with another input, pricer, args or shared data; choose another "

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raygrid.errors import InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
+from raygrid.core.access import Caller
+from raygrid.errors import ForbiddenError, InvalidRequestError, UnknownDataError, UnknownPricerError, UnknownSiteError
 from raygrid.models import JobSpec, NewJob, SharedData
 from raygrid.parent.http.forms import ReceivedFile
 from raygrid.settings.model import GridSettings
@@ -162,6 +163,7 @@ def pricer_for(settings: GridSettings, name: str | None) -> tuple[str, Pricer]:
 def make_job(
     settings: GridSettings,
     definition: Callable[[str], str],
+    caller: Caller,
     job_id: str,
     file: ReceivedFile,
     options: SubmissionOptions,
@@ -173,6 +175,7 @@ def make_job(
     data that the options may name.
 
     Raises:
+        ForbiddenError: the caller may not use the pricer.
         InvalidRequestError: the file is empty, or the pricer takes no args.
         UnknownPricerError: see `pricer_for`.
         UnknownDataError: an option names shared data that was never stored.
@@ -180,6 +183,9 @@ def make_job(
             are ignored.
     """
     name, pricer = pricer_for(settings, options.pricer)
+    if not caller.may_use(name):
+        allowed = ", ".join(sorted(caller.pricers or ())) or "none"
+        raise ForbiddenError(f"job {job_id}: the key {caller.key} may use {allowed}, not the pricer {name!r}")
     if file.blob.size == 0:
         raise InvalidRequestError(f"job {job_id}: the file {file.filename!r} is empty")
     if options.args and not pricer.takes_args:
@@ -207,6 +213,8 @@ def make_job(
         inline=file.inline,
         data=shared,
         definition=definition(name),
+        owner=caller.owner,
     )
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    return NewJob(spec, "", fingerprint, options.affinity, options.site)
+    unowned = caller.owns("")
+    return NewJob(spec, "", fingerprint, options.affinity, options.site, may_join_unowned=unowned)

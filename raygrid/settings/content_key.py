@@ -42,6 +42,7 @@ class ContentKeys:
                 self._digests.clear()
             known = self._digests[what] = (pricer, _digest(spec.pricer, pricer))
         data = sorted((each.name, each.digest) for each in spec.data)
+        owner = "" if pricer.reuse_across_owners else spec.owner
         # The input's file name is included, because the pricer sees it.
-        identity = [known[1], spec.input.digest, spec.filename, spec.args, data]
+        identity = [known[1], spec.input.digest, spec.filename, spec.args, data, owner]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -20,6 +20,7 @@ from raygrid.settings.pricer import Pricer
 PINNED = frozenset({"command", "mode", "env", "expect", "helpers", "version", "recycle_after", "recycle_memory"})
 """Settings that decide what runs and how its process is kept."""
 LIMITS = frozenset({"result", "timeout_s", "memory", "processes", "output", "retry_exit_codes", "straggler", "reuse"})
+LIMITS |= {"reuse_across_owners"}
 LIMITS |= {"sandbox", "sandbox_required", "sandbox_user", "read", "write", "network"}
 """Settings that limit a run, or decide what follows its end."""
 

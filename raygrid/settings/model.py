@@ -169,6 +169,12 @@ class GridSettings(BaseSettings):
         return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": keys})})
 
     @property
+    def with_hidden_keys(self) -> GridSettings:
+        """The same settings with only the digests of API keys, for Ray's books."""
+        keys = tuple(each.hidden for each in self.http.api_keys)
+        return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": keys})})
+
+    @property
     def without_keys(self) -> GridSettings:
         """The same settings without API keys, for tiers that clients do not reach."""
         return self.model_copy(update={"http": self.http.model_copy(update={"api_keys": ()})})

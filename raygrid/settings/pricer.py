@@ -90,6 +90,11 @@ class Pricer(Section):
     Equal: the same input under the same file name, args and shared data, and the same `version`, `command` and `env` of
     the pricer. Only for pricers whose result depends on nothing else: no clock, no random numbers, no database.
     """
+    reuse_across_owners: bool = False
+    """With `reuse: content`: whether jobs also take over results of other owners' jobs.
+
+    Then the manifest in a result does not tell its jobId, owner and node.
+    """
     expect: tuple[str, ...] = ()
     """Files that the pricer must leave, such as `[prices.csv, "out/*.csv"]`.
 

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from raygrid.core.access import digest_of
 from raygrid.settings.values import Name, Seconds, Section, Size
 
 _SECRET_OPTION = re.compile(
     r"secret|password|access_key|account_key|service_account_key|customer_key|sas|token(?!_file)"
 )
 _KEY = re.compile(r"[!-~]+")
+_KEY_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 class ApiKey(Section):
@@ -23,7 +25,10 @@ class ApiKey(Section):
     name: Name
     """Owner of the key; shown instead of the key."""
     key: SecretStr
-    """The key: at least 16 printable ASCII characters without spaces. Make one with `openssl rand -hex 24`."""
+    """The key: at least 16 printable ASCII characters without spaces. Make one with `openssl rand -hex 24`.
+
+    Or its digest, as `sha256:` and 64 hexadecimal digits; then the grid's own commands need another key.
+    """
 
     @field_validator("key")
     @classmethod
@@ -36,6 +41,23 @@ class ApiKey(Section):
                 "openssl rand -hex 24"
             )
         return key
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the key, hexadecimal."""
+        value = self.key.get_secret_value()
+        found = _KEY_DIGEST.fullmatch(value)
+        return found[1] if found is not None else digest_of(value)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the key itself is known, and not only its digest."""
+        return _KEY_DIGEST.fullmatch(self.key.get_secret_value()) is None
+
+    @property
+    def hidden(self) -> ApiKey:
+        """The same key, of which only the digest is known."""
+        return self.model_copy(update={"key": SecretStr(f"sha256:{self.digest}")})
 
 
 class Http(Section):
@@ -53,7 +75,10 @@ class Http(Section):
     Without this check, a web page could reach a grid on its reader's machine under a name that changes its address.
     """
     api_keys: tuple[ApiKey, ...] = ()
-    """Keys that clients may send; without any, every client that reaches the port can use the grid."""
+    """Keys with all roles; the name of each is its owner. `raygrid keys add` makes better ones, not kept in clear.
+
+    Without any, a grid on loopback serves the user who started it without a key.
+    """
     max_body: Size = 1024**3
     """Maximum size of the body of a request."""
     max_batch_jobs: int = Field(default=10_000, ge=1)
@@ -65,8 +90,8 @@ class Http(Section):
 
     @property
     def own_key(self) -> str | None:
-        """A key for the grid's own commands; None without keys."""
-        return self.api_keys[0].key.get_secret_value() if self.api_keys else None
+        """A key for the grid's own commands; None without one whose text is known."""
+        return next((each.key.get_secret_value() for each in self.api_keys if each.is_readable), None)
 
     @property
     def known_hosts(self) -> frozenset[str] | None:

@@ -13,9 +13,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _bytes(value: object) -> object:
-    """Read `64MB`, `10 GiB` or a plain number of bytes; powers of 1024."""
-    if not isinstance(value, str):
-        return value
+    return size_in_bytes(value) if isinstance(value, str) else value
+
+
+def size_in_bytes(value: str) -> int:
+    """Read `64MB`, `10 GiB` or a plain number of bytes; powers of 1024.
+
+    Raises:
+        ValueError: it is not a size.
+    """
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"{value!r} is not a size; write for instance 64MB or 1048576")

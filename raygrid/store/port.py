@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from raygrid.core.access import Caller, StoredKey
 from raygrid.core.lease import Lease
 from raygrid.models import BlobSlice, Definition, Drain, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
 
@@ -26,7 +27,7 @@ class Inserted:
     Attributes:
         created: whether the job is new.
         existing: the stored job with the same id, if any; None if the other job is in the same call.
-        conflict: whether the other job has another fingerprint, so that the submit must be refused.
+        conflict: whether the other job has another fingerprint or owner, so that the submit must be refused.
         reused_from: the job that ran, if the new one reuses a stored result and is done.
     """
 
@@ -44,6 +45,7 @@ class BatchSummary:
     submitted_at: datetime
     counts: dict[JobState, int] = field(default_factory=dict)
     reused: int = 0
+    owner: str = ""
 
     @property
     def total(self) -> int:
@@ -77,6 +79,7 @@ class StoredData:
 
     data: SharedData
     stored_at: datetime
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,20 @@ class Purged:
     blob_keys: tuple[str, ...]
 
 
+class OwnerUsage(NamedTuple):
+    """What an owner uses: unfinished jobs, and the bytes of their inputs and of its shared data."""
+
+    unfinished: int
+    bytes: int
+
+
+class KeyBook(NamedTuple):
+    """All API keys, the oldest first, and the time of the store's clock, which decides whether they are valid."""
+
+    keys: list[StoredKey]
+    now: datetime
+
+
 class JobStore(Protocol):
     """Jobs, batches, shared data names and leases, in transactions.
 
@@ -136,11 +153,16 @@ class JobStore(Protocol):
             LockedError: unknown, because other writers hold a lock for a long time.
         """
 
-    async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+    async def insert(
+        self, jobs: Sequence[NewJob], batch_id: str | None = None, batch_owner: str = ""
+    ) -> list[Inserted]:
         """Insert jobs as queued, atomically; with a batch, add all of them that are not in conflict to it.
 
-        A job that exists with the same fingerprint stays as it is. A new job whose `source` still has a reusable result
-        is done at once and shares that result, which is kept as long as either job needs it.
+        A job that exists with the same fingerprint and owner stays as it is. A new job whose `source` still has a
+        reusable result is done at once and shares that result, which is kept as long as either job needs it.
+
+        Raises:
+            ConflictError: the batch is another owner's; nothing was inserted.
         """
 
     async def reusable(self, contents: Sequence[str]) -> dict[str, Reusable]:
@@ -185,8 +207,11 @@ class JobStore(Protocol):
     async def queue_position(self, job: StoredJob) -> int:
         """Number of queued jobs of the same group that come before a queued job."""
 
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
-        """Request the cancellation of jobs; return those that were unfinished."""
+    async def request_cancel(self, job_ids: Sequence[str], by: str = "") -> list[StoredJob]:
+        """Request the cancellation of jobs for an owner; return those that were unfinished."""
+
+    async def usage(self, owner: str) -> OwnerUsage:
+        """What an owner uses now."""
 
     async def jobs(
         self,
@@ -195,17 +220,25 @@ class JobStore(Protocol):
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
+        owner: str | None = None,
     ) -> list[StoredJob]:
         """A page of jobs after the job `after`: those of a batch in the order of submission, others by id.
+
+        With `owner`, only jobs of that owner.
 
         Raises:
             InvalidRequestError: `after` is not a job of the batch.
         """
 
     async def batches(
-        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        most_jobs: int = MOST_COUNTED,
+        owner: str | None = None,
     ) -> BatchSummaryPage:
-        """A page of batches after the batch `after`, the newest first.
+        """A page of batches after the batch `after`, the newest first; with `owner`, only that owner's.
 
         A page ends before it has `limit` batches if these have more than `most_jobs` jobs together.
 
@@ -225,8 +258,34 @@ class JobStore(Protocol):
     async def changed(self, batch_id: str, after: int, limit: int, *, ended_only: bool = False) -> list[Changed]:
         """The jobs of a batch that changed after a cursor, in the order of their latest change."""
 
-    async def put_data(self, data: SharedData) -> None:
-        """Make a name refer to stored content."""
+    async def put_data(self, data: SharedData, owner: str = "", *, may_take_unowned: bool = False) -> None:
+        """Make a name of an owner refer to stored content.
+
+        With `may_take_unowned`, a name that an older release stored becomes that owner's.
+
+        Raises:
+            ConflictError: the name is another owner's.
+            UnavailableError: the content is just being removed, because nothing needed it; store it again.
+        """
+
+    async def delete_data(self, name: str, owner: str = "", *, any_owner: bool = False) -> bool:
+        """Remove a name; return whether it existed. Its content is removed later.
+
+        Raises:
+            ConflictError: the name is another owner's, and not `any_owner`.
+        """
+
+    async def start_purge_of_data(self, used_before: datetime) -> list[str]:
+        """Mark contents of shared data that no name (since an instant) and no unfinished job needs.
+
+        A marked content cannot be stored again before `end_purge_of_data`.
+
+        Returns:
+            The digests of all marked contents, whose blobs the caller removes.
+        """
+
+    async def end_purge_of_data(self, digests: Sequence[str]) -> None:
+        """Forget marked contents whose blobs are removed."""
 
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """The content that names refer to; all names if none are given."""
@@ -277,14 +336,31 @@ class JobStore(Protocol):
     async def purge_definitions(self, stored_before: datetime) -> int:
         """Remove definitions that no unfinished job runs and that were stored before an instant; return how many."""
 
-    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
-        """Start draining a node, or change its deadline: `deadline_s` from now by the store's clock, None for none."""
+    async def put_drain(self, node_id: str, deadline_s: float | None = None, by: str = "") -> Drain:
+        """Start draining a node for an owner, or change its deadline: `deadline_s` from now by the store's clock."""
 
     async def delete_drain(self, node_id: str) -> bool:
         """Stop draining a node; return whether it was being drained."""
 
     async def drains(self) -> dict[str, Drain]:
         """All drains, by node."""
+
+    async def keys(self) -> KeyBook:
+        """All API keys."""
+
+    async def add_key(self, caller: Caller, digest: str, by: str, lifetime_s: float | None = None) -> StoredKey:
+        """Store a new key, made by the owner `by`; it is valid for `lifetime_s` seconds, None for ever."""
+
+    async def rotate_key(
+        self, key_id: str, successor_id: str, digest: str, by: str, overlap_s: float
+    ) -> StoredKey | None:
+        """Store a successor with the same rights and lifetime; the old key stays valid for `overlap_s` seconds.
+
+        None if there is no valid key of that id.
+        """
+
+    async def revoke_key(self, key_id: str) -> StoredKey | None:
+        """Make a key invalid at once and for ever; None if there is none of that id."""
 
     async def agree(self, name: str, proposal: str) -> str:
         """Propose a value for a name; return the first value ever proposed, which all callers get."""

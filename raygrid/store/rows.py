@@ -18,6 +18,7 @@ def no_such_cursor(after: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(f"the cursor {after!r} is not a {what}; start again without a cursor")
 
 
+HIDDEN = "*"  # `reused_from` of a job that reuses the result of another owner's job
 UNLED = "cancelled while its group had no leader"  # the message of a job that `cancel_unled` ended
 
 _STATES = {state.value: state for state in JobState}
@@ -31,7 +32,7 @@ HELD_COLUMNS = [
     for name in (
         *("job_id", "pricer", "version", "input_key", "input_offset", "input_size", "input_digest", "filename", "args"),
         *("priority", "timeout_s", "inline", "data", "attempts", "node_id", "state", "cancel_requested", "failures"),
-        *("losses", "recalled", "unstarted", "definition"),
+        *("losses", "recalled", "unstarted", "definition", "owner"),
     )
 ]
 
@@ -68,6 +69,7 @@ def new_row(job: NewJob, revision: int, now: datetime) -> dict[str, Any]:
         "unstarted": 0,
         "submitted_at": now,
         "definition": spec.definition or None,
+        "owner": spec.owner,
     }
 
 
@@ -78,7 +80,7 @@ def reused_row(job: NewJob, source: Mapping[Any, Any], revision: int, now: datet
         "state": JobState.DONE.value,
         "inline": None,  # the job will not run
         "content": source["content"],
-        "reused_from": source["reused_from"] or source["job_id"],
+        "reused_from": (source["reused_from"] or source["job_id"]) if source["owner"] == job.spec.owner else HIDDEN,
         "exit_code": source["exit_code"],
         "result_key": source["result_key"],
         "result_offset": source["result_offset"],
@@ -190,6 +192,8 @@ def job(row: Sequence[Any]) -> StoredJob:
         _content,
         reused_from,
         definition,
+        owner,
+        cancelled_by,
     ) = row
     return StoredJob(
         job_id,
@@ -222,6 +226,8 @@ def job(row: Sequence[Any]) -> StoredJob:
         purged_at,
         reused_from,
         definition or "",
+        owner,
+        cancelled_by,
     )
 
 
@@ -250,6 +256,7 @@ def queued_job(row: Sequence[Any]) -> QueuedJob:
         recalled,
         unstarted,
         definition,
+        owner,
     ) = row
     return QueuedJob(
         JobSpec(
@@ -264,6 +271,7 @@ def queued_job(row: Sequence[Any]) -> QueuedJob:
             inline,
             _shared(data),
             definition or "",
+            owner,
         ),
         AttemptCounts(attempts, failures, losses, recalled, unstarted),
         node_id,

@@ -12,6 +12,7 @@ from raygrid.store.sql_database import SqlDatabase
 from raygrid.store.sql_definitions import SqlDefinitions
 from raygrid.store.sql_grid_tables import SqlGridTables
 from raygrid.store.sql_jobs import SqlJobs
+from raygrid.store.sql_keys import SqlKeys
 from raygrid.store.sql_moves import SqlMoves
 from raygrid.store.sql_reuse import SqlReuse
 
@@ -31,7 +32,7 @@ class SqlStore:
         SettingsError: the URL names an unsupported database, or cannot be read.
     """
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path) -> None:  # noqa: PLR0915 - a list of the port's methods
         self.database = database = SqlDatabase(place)
         self.open = database.open
         self.close = database.close
@@ -59,6 +60,7 @@ class SqlStore:
         self.count_queued = jobs.count_queued
         self.queue_position = jobs.queue_position
         self.request_cancel = jobs.request_cancel
+        self.usage = jobs.usage
         self.purge = jobs.purge
         self.blobs_in_use = jobs.blobs_in_use
 
@@ -68,6 +70,12 @@ class SqlStore:
         self.move = moves.move
         self.cancel_unled = moves.cancel_unled
 
+        keys = SqlKeys(database)
+        self.keys = keys.keys
+        self.add_key = keys.add_key
+        self.rotate_key = keys.rotate_key
+        self.revoke_key = keys.revoke_key
+
         definitions = SqlDefinitions(database)
         self.put_definitions = definitions.put_definitions
         self.definitions = definitions.definitions
@@ -76,7 +84,10 @@ class SqlStore:
         grid = SqlGridTables(database)
         self.probe = grid.probe
         self.put_data = grid.put_data
+        self.delete_data = grid.delete_data
         self.get_data = grid.get_data
+        self.start_purge_of_data = grid.start_purge_of_data
+        self.end_purge_of_data = grid.end_purge_of_data
         self.acquire_lease = grid.acquire_lease
         self.release_lease = grid.release_lease
         self.leases = grid.leases

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from raygrid.models import JobState, StoredJob
+from raygrid.errors import ConflictError
+from raygrid.models import JobState, NewJob, StoredJob
 from raygrid.store import rows
 from raygrid.store.port import MOST_COUNTED, BatchSummary, BatchSummaryPage, Changed
 from raygrid.store.rows import no_such_cursor
@@ -23,17 +25,31 @@ class SqlBatches:
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
+    async def require_owner(
+        self, connection: AsyncConnection, batch_id: str, owner: str, jobs_: Sequence[NewJob]
+    ) -> None:
+        """Refuse to add jobs to a batch of another owner.
+
+        Raises:
+            ConflictError: the batch is another owner's.
+        """
+        found = (await connection.execute(select(batches.c.owner).where(batches.c.batch_id == batch_id))).scalars()
+        for other in found:
+            if other != owner and (other or not all(job.may_join_unowned for job in jobs_)):
+                raise ConflictError(f"the batchId {batch_id!r} is taken by another owner; choose another batchId")
+
     async def join(
-        self, connection: AsyncConnection, batch_id: str, members: list[tuple[str, int]], now: datetime
+        self, connection: AsyncConnection, batch_id: str, owner: str, members: list[tuple[str, int]], now: datetime
     ) -> None:
         """Add jobs, each with its revision, to a batch, within the transaction that inserts them."""
-        await connection.execute(self._database.insert_ignoring(batches), {"batch_id": batch_id, "submitted_at": now})
+        values: dict[str, Any] = {"batch_id": batch_id, "submitted_at": now, "owner": owner}
+        await connection.execute(self._database.insert_ignoring(batches), values)
         if members:
-            values = [
+            joining = [
                 {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
                 for job_id, revision in members
             ]
-            await connection.execute(self._database.insert_ignoring(batch_jobs), values)
+            await connection.execute(self._database.insert_ignoring(batch_jobs), joining)
 
     @threaded_read
     async def jobs(
@@ -43,11 +59,14 @@ class SqlBatches:
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
+        owner: str | None = None,
     ) -> list[StoredJob]:
         """A page of jobs; see `JobStore.jobs`."""
         statement = select(*rows.JOB_COLUMNS).limit(limit)
         if state is not None:
             statement = statement.where(jobs.c.state == state.value)
+        if owner is not None:
+            statement = statement.where(jobs.c.owner == owner)
         async with self._database.read() as connection:
             if batch_id is None:
                 statement = statement.order_by(jobs.c.job_id)
@@ -71,11 +90,13 @@ class SqlBatches:
     async def batch(self, batch_id: str) -> BatchSummary | None:
         """How far a batch is."""
         async with self._database.read() as connection:
-            found = select(batches.c.submitted_at).where(batches.c.batch_id == batch_id)
-            submitted_at = (await connection.execute(found)).scalar_one_or_none()
-            return None if submitted_at is None else await self._counted(connection, batch_id, submitted_at)
+            found = select(batches.c.submitted_at, batches.c.owner).where(batches.c.batch_id == batch_id)
+            row = (await connection.execute(found)).one_or_none()
+            return None if row is None else await self._counted(connection, batch_id, *row)
 
-    async def _counted(self, connection: AsyncConnection, batch_id: str, submitted_at: datetime) -> BatchSummary:
+    async def _counted(
+        self, connection: AsyncConnection, batch_id: str, submitted_at: datetime, owner: str
+    ) -> BatchSummary:
         statement = (
             select(jobs.c.state, func.count(), func.count(jobs.c.reused_from))
             .join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
@@ -84,16 +105,23 @@ class SqlBatches:
         )
         states = (await connection.execute(statement)).all()
         counts = {JobState(state): count for state, count, _ in states}
-        return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states))
+        return BatchSummary(batch_id, submitted_at, counts, sum(reused for _, _, reused in states), owner)
 
     @threaded_read
     async def batches(
-        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        most_jobs: int = MOST_COUNTED,
+        owner: str | None = None,
     ) -> BatchSummaryPage:
         """A page of batches; see `JobStore.batches`."""
         age = (batches.c.submitted_at, batches.c.batch_id)
-        statement = select(batches.c.batch_id, batches.c.submitted_at).limit(limit + 1)
+        statement = select(batches.c.batch_id, batches.c.submitted_at, batches.c.owner).limit(limit + 1)
         statement = statement.order_by(*(column.desc() for column in age))
+        if owner is not None:
+            statement = statement.where(batches.c.owner == owner)
         page: list[BatchSummary] = []
         async with self._database.read() as connection:
             if after is not None:
@@ -106,8 +134,8 @@ class SqlBatches:
                     < tuple_(*(literal(value, column.type) for value, column in zip(last, age, strict=True)))
                 )
             listed = (await connection.execute(statement)).all()
-            for batch_id, submitted_at in listed[:limit]:
-                page.append(await self._counted(connection, batch_id, submitted_at))
+            for row in listed[:limit]:
+                page.append(await self._counted(connection, *row))
                 if sum(each.total for each in page) >= most_jobs:
                     break
         return BatchSummaryPage(page, len(page) < len(listed))

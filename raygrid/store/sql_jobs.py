@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raygrid.errors import StaleTermError
 from raygrid.models import JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store import rows
-from raygrid.store.port import Inserted, Purged
+from raygrid.store.port import Inserted, OwnerUsage, Purged
 from raygrid.store.prepared import prepared
 from raygrid.store.sql_batches import SqlBatches
 from raygrid.store.sql_database import SqlDatabase, shielded_write, threaded_read
 from raygrid.store.sql_reuse import SqlReuse
 from raygrid.store.sql_revisions import chunks, next_revisions, touch_batches
-from raygrid.store.tables import Instant, jobs, leases
+from raygrid.store.tables import Instant, jobs, leases, shared_data
 
 _ATTEMPTS = bindparam("new_attempts", type_=Integer())
 # A writer with a lower number of attempts than the store does not know the ends of the others.
@@ -58,12 +58,17 @@ _CANCEL = (
         jobs.c.ended_at.is_(None),
         jobs.c.cancel_requested.is_(False),
     )
-    .values(cancel_requested=True, revision=bindparam("new_revision"))
+    .values(cancel_requested=True, cancelled_by=bindparam("new_by"), revision=bindparam("new_revision"))
 )
 
 
 def _in_state(state: JobState, group_id: str) -> ColumnElement[bool]:
     return and_(jobs.c.group_id == group_id, jobs.c.state == state.value)
+
+
+def _is_conflict(job: NewJob, fingerprint: str, owner: str) -> bool:
+    """Whether a submit cannot attach to the job of its id, which has this fingerprint and owner."""
+    return job.fingerprint != fingerprint or not job.may_join(owner)
 
 
 class SqlJobs:
@@ -77,7 +82,9 @@ class SqlJobs:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     @shielded_write
-    async def insert(self, new_jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+    async def insert(
+        self, new_jobs: Sequence[NewJob], batch_id: str | None = None, batch_owner: str = ""
+    ) -> list[Inserted]:
         """Insert jobs as queued, or as done if they reuse a result; see `JobStore.insert`."""
         by_id: dict[str, NewJob] = {}
         for job in new_jobs:
@@ -85,6 +92,8 @@ class SqlJobs:
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             revision = await next_revisions(connection, max(1, len(by_id)))
+            if batch_id is not None:
+                await self._batches.require_owner(connection, batch_id, batch_owner, new_jobs)
             existing = await self._select_jobs(connection, list(by_id))
             fresh = [job for job_id, job in by_id.items() if job_id not in existing]
             sources = await self._reuse.lock_sources(connection, [job.source for job in fresh if job.source])
@@ -101,17 +110,18 @@ class SqlJobs:
                 members = [
                     (job_id, revision + i)
                     for i, (job_id, job) in enumerate(by_id.items())
-                    if job_id not in existing or existing[job_id].fingerprint == job.fingerprint
+                    if (found := existing.get(job_id)) is None or not _is_conflict(job, found.fingerprint, found.owner)
                 ]
-                await self._batches.join(connection, batch_id, members, now)
+                await self._batches.join(connection, batch_id, batch_owner, members, now)
         created = {job.spec.job_id for job in fresh}
         reused = {row["job_id"]: row["reused_from"] for row in taking}
         answers = []
         for job in new_jobs:
             job_id = job.spec.job_id
             found = existing.get(job_id)
-            known = found.fingerprint if found else by_id[job_id].fingerprint
-            conflict = known != job.fingerprint
+            first = by_id[job_id]
+            known = (found.fingerprint, found.owner) if found else (first.fingerprint, first.spec.owner)
+            conflict = _is_conflict(job, *known)
             answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
             created.discard(job_id)  # a second job with the same id in this call is not created
         return answers
@@ -195,19 +205,33 @@ class SqlJobs:
             return int((await connection.execute(statement)).scalar_one())
 
     @shielded_write
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
-        """Request the cancellation of jobs; return those that were unfinished."""
+    async def request_cancel(self, job_ids: Sequence[str], by: str = "") -> list[StoredJob]:
+        """Request the cancellation of jobs; see `JobStore.request_cancel`."""
         wanted = list(dict.fromkeys(job_ids))
         if not wanted:
             return []
         async with self._database.write() as connection:
             # This comes first: every writer of jobs holds this lock, so that writers never wait for each other's rows.
             revision = await next_revisions(connection, len(wanted))
-            values = [{"the_job": job_id, "new_revision": revision + i} for i, job_id in enumerate(wanted)]
+            values = [
+                {"the_job": job_id, "new_by": by or None, "new_revision": revision + i}
+                for i, job_id in enumerate(wanted)
+            ]
             await connection.execute(_CANCEL, values)
             await touch_batches(connection, wanted)
             found = await self._select_jobs(connection, wanted)
         return [found[job_id] for job_id in wanted if job_id in found and not found[job_id].state.is_terminal]
+
+    @threaded_read
+    async def usage(self, owner: str) -> OwnerUsage:
+        """What an owner uses; see `JobStore.usage`."""
+        inputs = select(func.count(), func.coalesce(func.sum(jobs.c.input_size), 0)).where(
+            jobs.c.purged_at.is_(None), jobs.c.ended_at.is_(None), jobs.c.owner == owner
+        )
+        data = select(func.coalesce(func.sum(shared_data.c.size), 0)).where(shared_data.c.owner == owner)
+        async with self._database.read() as connection:
+            unfinished, size = (await connection.execute(inputs)).one()
+            return OwnerUsage(unfinished, int(size) + int((await connection.execute(data)).scalar_one()))
 
     # --- retention ----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,10 @@ from raygrid.store.tables import jobs
 _KEPT = jobs.c.purged_at.is_(None)
 # The columns that a job takes over; `reused_from` refers to the job that ran.
 _RESULT = [jobs.c.result_key, jobs.c.result_offset, jobs.c.result_size, jobs.c.result_digest]
-_TAKEN = [jobs.c.job_id, jobs.c.content, jobs.c.reused_from, jobs.c.exit_code, *_RESULT, jobs.c.result_chunks]
+_TAKEN = [
+    *(jobs.c.job_id, jobs.c.owner, jobs.c.content, jobs.c.reused_from, jobs.c.exit_code),
+    *(*_RESULT, jobs.c.result_chunks),
+]
 
 
 class SqlReuse:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -99,9 +100,12 @@ jobs = Table(
     Column("ended_at", Instant),
     Column("purged_at", Instant),
     Column("content", String(64)),  # of a done job whose result may be reused: its content key
-    Column("reused_from", String(128)),  # the job that ran, if this one reuses its result
+    Column("reused_from", String(128)),  # the job that ran, if this one reuses its result; `*` if another owner's
     Column("definition", String(64)),  # digest of its definition; null if an older release stored the job
+    Column("owner", String(128), nullable=False, server_default=""),  # '' if an older release stored the job
+    Column("cancelled_by", String(128)),  # the owner of the key that requested the cancellation
 )
+Index("jobs_by_owner", jobs.c.owner, jobs.c.job_id)
 Index("jobs_by_turn", jobs.c.group_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.seq)
 Index("jobs_by_end", jobs.c.purged_at, jobs.c.ended_at)
 Index("jobs_by_input", jobs.c.input_key)
@@ -114,6 +118,7 @@ batches = Table(
     metadata,
     Column("batch_id", String(128), primary_key=True),
     Column("submitted_at", Instant, nullable=False),
+    Column("owner", String(128), nullable=False, server_default=""),
 )
 Index("batches_by_age", batches.c.submitted_at, batches.c.batch_id)
 
@@ -146,6 +151,17 @@ shared_data = Table(
     Column("digest", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("stored_at", Instant, nullable=False),
+    Column("owner", String(128), nullable=False, server_default=""),
+)
+
+# Every content of shared data that is stored, also after its name refers to other content or is removed.
+data_contents = Table(
+    "data_contents",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("used_at", Instant, nullable=False),  # when a name last began or ceased to refer to it
+    Column("going", Boolean, nullable=False, server_default=false()),  # its blob is being removed
 )
 
 leases = Table(
@@ -174,6 +190,24 @@ drains = Table(
     Column("node_id", String(255), primary_key=True),
     Column("requested_at", Instant, nullable=False),
     Column("deadline_at", Instant),
+    Column("requested_by", String(128), nullable=False, server_default=""),
+)
+
+# API keys, of which only a digest is stored; see core/access.py. Rows stay, because audit logs name them.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(16), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("owner", String(128), nullable=False),
+    Column("roles", Text, nullable=False),  # JSON list
+    Column("pricers", Text),  # JSON list; null for all
+    Column("limits", Text, nullable=False),  # JSON object
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+    Column("replaces", String(16)),
 )
 
 # Values that the whole grid agrees on, by name: the first proposal stays.

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Callable
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -34,10 +35,10 @@ def keep_logs(who: str) -> None:
     """
     named = os.environ.get(VARIABLE)
     root = logging.getLogger()
-    if not named or any(isinstance(handler, _File) for handler in root.handlers):
+    if not named or any(isinstance(handler, BoundedFile) for handler in root.handlers):
         return
     try:
-        handler = _File(_claim(Path(named), re.sub(r"[^A-Za-z0-9._-]+", "-", who)))
+        handler = BoundedFile(claim_log(Path(named), re.sub(r"[^A-Za-z0-9._-]+", "-", who)))
     except OSError as error:
         logging.getLogger(__name__).warning("%s has no log file in %s; going on without: %s", who, named, error)
         return
@@ -54,17 +55,28 @@ def has_log(directory: Path, who: str) -> bool:
     return any(map(is_locked, directory.glob(_lock_of(Path(f"{who}*.log")).name)))
 
 
-class _File(RotatingFileHandler):
-    """A file that only its owner can read; errors of writing are ignored."""
+class BoundedFile(RotatingFileHandler):
+    """A file of bounded size that only its owner can read; errors of writing are passed to `on_error` or ignored."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8", errors="backslashreplace")
+    def __init__(
+        self,
+        path: Path,
+        *,
+        most_bytes: int | None = None,
+        kept: int = KEPT,
+        on_error: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(
+            path, maxBytes=most_bytes or MOST_BYTES, backupCount=kept, encoding="utf-8", errors="backslashreplace"
+        )
+        self._on_error = on_error
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=private)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        """Ignore the error (a full disk, a deleted directory): there is no other place for a message."""
+        """Do not print the error (a full disk, a deleted directory): there is no other place for a message."""
+        self._on_error()
 
 
 class _Lines(logging.Formatter):
@@ -81,8 +93,8 @@ class _Lines(logging.Formatter):
         return line(record.created, record.levelname, self._who, text)
 
 
-def _claim(directory: Path, name: str) -> Path:
-    """The log file for a process of that name: the file of one that has ended, or a new one.
+def claim_log(directory: Path, name: str) -> Path:
+    """The log file for a process of that name, held until it ends: the file of one that has ended, or a new one.
 
     Raises:
         OSError: the directory cannot be written, or too many processes of that name have logs there.

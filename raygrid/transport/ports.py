@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raygrid.core.group.events import AttemptOrder
+from raygrid.core.travelling import travels
 from raygrid.models import (
     AttemptId,
     AttemptReport,
@@ -21,7 +22,6 @@ from raygrid.models import (
     JobState,
     NodeState,
     QueuedJob,
-    travels,
 )
 from raygrid.settings.model import GridSettings
 from raygrid.transport.calls import call

@@ -38,6 +38,7 @@ PORT = 8000
 ENTRIES = ("a1", "b1")  # in different racks
 FLOATING = f"{NET}.100"
 TAKE_BACK_S = 2.0  # a host that were to take the address back would wait for the three adverts of 0.3 s, and a little
+HOSTS = (*ADDRESSES.values(), FLOATING)
 PARENT, KEEPALIVED, HAPROXY = "lone_parent", "keepalived", "haproxy"
 
 
@@ -67,7 +68,7 @@ class Entries:
 
     def start_parent(self, host: str) -> None:
         """Start a host's parent and wait until it takes jobs."""
-        command = (sys.executable, "-m", "tests.support.lone_parent", str(self.state), str(PORT))
+        command = (sys.executable, "-m", "tests.support.lone_parent", str(self.state), str(PORT), *HOSTS)
         self.hosts.start(host, *command, log=self.log, env={"PYTHONPATH": str(PROJECT)})
 
     def await_ready(self, *hosts: str) -> None:

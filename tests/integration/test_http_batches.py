@@ -79,6 +79,7 @@ async def test_a_batch_is_taken_and_finishes(grid: SmallGrid) -> None:
         "finished": True,
         "counts": {"queued": 0, "running": 0, "done": 1, "failed": 1, "cancelled": 0},
         "reused": 0,
+        "owner": "local",
     }
 
 

@@ -47,6 +47,12 @@ ROUTES = [
     ("DELETE", "/batches/x"),
     ("PUT", "/data/x"),
     ("GET", "/data"),
+    ("GET", "/data/x"),
+    ("DELETE", "/data/x"),
+    ("POST", "/keys"),
+    ("GET", "/keys"),
+    ("POST", "/keys/x/rotate"),
+    ("DELETE", "/keys/x"),
     ("GET", "/status/x"),
     ("GET", "/result/x"),
     ("DELETE", "/jobs/x"),
@@ -84,7 +90,7 @@ async def test_no_request_is_handed_to_a_thread_of_the_web_framework(
 @pytest.mark.parametrize(
     ("method", "path", "fragment"),
     [
-        ("GET", "/jobs?stat=failed", "known are batch, cursor, limit, state"),
+        ("GET", "/jobs?stat=failed", "known are batch, cursor, limit, owner, state"),
         ("GET", "/status/x?wait=1", "there are none"),
         ("POST", "/submit/x?pricer=risk", "-F pricer=VALUE"),
         ("POST", "/batches?timeout_s=5", "-F timeout_s=VALUE"),
@@ -243,7 +249,9 @@ async def test_every_error_is_a_problem_document(grid: SmallGrid) -> None:
     assert (lost.status_code, word(lost)) == (404, "not-found")
     wrong = await grid.http.put("/status/x", headers=RIGHT)
     assert (wrong.status_code, word(wrong)) == (405, "method-not-allowed")
-    assert "GET" in wrong.headers["allow"]
+    assert wrong.headers["allow"] == "GET, HEAD"
+    several = await grid.http.put("/nodes/x/drain", headers=RIGHT)
+    assert (several.status_code, several.headers["allow"]) == (405, "DELETE, POST")
     invalid = await grid.http.get("/jobs?limit=many", headers=RIGHT)
     assert (invalid.status_code, word(invalid)) == (422, "invalid-request")
 
@@ -408,6 +416,8 @@ async def test_the_description_names_no_media_type_that_does_not_come(grid: Smal
         ("get", "/result/{jobId}", "304"): set(),
         ("get", "/events", "200"): {"text/event-stream"},
         ("get", "/batches/{batchId}/results", "200"): {"multipart/mixed"},
+        ("get", "/data/{name}", "200"): {"application/octet-stream"},
+        ("delete", "/data/{name}", "204"): set(),
     }
     found = {
         (method, path, status): set(response.get("content", {}))

@@ -208,6 +208,7 @@ async def test_the_grid_reports_its_load(grid: SmallGrid, tmp_path: Path) -> Non
         "state": "ok",
         "why": None,
         "drain_deadline_at": None,
+        "drained_by": None,
     }
     gate.touch()
     await grid.until(idle)

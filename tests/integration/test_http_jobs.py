@@ -246,6 +246,8 @@ async def test_the_status_of_a_done_job(grid: SmallGrid) -> None:
         "message": None,
         "position": None,
         "cancel_requested": False,
+        "cancelled_by": None,
+        "owner": "local",
         "input_name": "job.sh",
         "input_digest": sha256(b"echo hi").hexdigest(),
         "input_size": 7,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from raygrid.core.attempt_counts import NO_ATTEMPTS, AttemptCounts
-from raygrid.errors import StaleTermError
+from raygrid.errors import ConflictError, StaleTermError
 from raygrid.models import BlobSlice, JobSpec, JobState, JobUpdate, NewJob, QueuedJob, StoredJob
 from raygrid.store.port import (
     MOST_COUNTED,
@@ -21,11 +21,12 @@ from raygrid.store.port import (
     BatchSummaryPage,
     Changed,
     Inserted,
+    OwnerUsage,
     Purged,
     Reusable,
     Unfinished,
 )
-from raygrid.store.rows import UNLED, no_such_cursor, reusable_content, storable_text
+from raygrid.store.rows import HIDDEN, UNLED, no_such_cursor, reusable_content, storable_text
 from tests.simulation.memory_store_grid import MemoryGridTables
 
 
@@ -48,6 +49,7 @@ class _Row:
 @dataclass(slots=True)
 class _Batch:
     submitted_at: datetime
+    owner: str = ""
     members: dict[str, int] = field(default_factory=dict)  # job id to the cursor of its latest change
     joined: dict[str, int] = field(default_factory=dict)  # job id to the revision at which it joined
 
@@ -78,9 +80,15 @@ class MemoryStore(MemoryGridTables):
 
     # --- jobs -----------------------------------------------------------------------------------------------
 
-    async def insert(self, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
+    async def insert(
+        self, jobs: Sequence[NewJob], batch_id: str | None = None, batch_owner: str = ""
+    ) -> list[Inserted]:
         """Insert jobs as queued, or as done where they take over a result; see `JobStore.insert`."""
         now = self._clock()
+        known = self._batches.get(batch_id or "")
+        may_join = known is None or known.owner == batch_owner
+        if known is not None and not may_join and (known.owner or not all(new.may_join_unowned for new in jobs)):
+            raise ConflictError(f"the batchId {batch_id!r} is taken by another owner; choose another batchId")
         before = {new.spec.job_id: self._rows[new.spec.job_id].job for new in jobs if self._has(new)}
         answers = []
         for new in jobs:
@@ -89,11 +97,11 @@ class MemoryStore(MemoryGridTables):
             if created:
                 self._rows[job_id] = self._new_row(new, now)
             job = self._rows[job_id].job
-            conflict = job.fingerprint != new.fingerprint
+            conflict = job.fingerprint != new.fingerprint or not new.may_join(job.owner)
             reused_from = None if conflict or job_id in before else job.reused_from
             answers.append(Inserted(created, before.get(job_id), conflict, reused_from))
         if batch_id is not None:
-            batch = self._batches.setdefault(batch_id, _Batch(now))
+            batch = self._batches.setdefault(batch_id, _Batch(now, batch_owner))
             for new, answer in zip(jobs, answers, strict=True):
                 if not answer.conflict and new.spec.job_id not in batch.members:
                     batch.members[new.spec.job_id] = batch.joined[new.spec.job_id] = self._next_revision()
@@ -109,6 +117,7 @@ class MemoryStore(MemoryGridTables):
         if source is None or not source.is_reusable:
             return _Row(job, revision, new.spec.inline)
         ran, result = source.job.reused_from or source.job.job_id, source.job.result
+        ran = ran if source.job.owner == job.owner else HIDDEN
         job = replace(job, state=JobState.DONE, ended_at=now, reused_from=ran, result=result, exit_code=0)
         return _Row(job, revision, None, content=source.content, chunks=source.chunks)
 
@@ -202,7 +211,7 @@ class MemoryStore(MemoryGridTables):
     def _line(self, group_id: str) -> list[_Row]:
         return sorted(self._of_group(group_id, JobState.QUEUED), key=_turn)
 
-    async def request_cancel(self, job_ids: Sequence[str]) -> list[StoredJob]:
+    async def request_cancel(self, job_ids: Sequence[str], by: str = "") -> list[StoredJob]:
         """Mark unfinished jobs as to be cancelled; gives those."""
         unfinished = []
         for job_id in dict.fromkeys(job_ids):
@@ -210,7 +219,8 @@ class MemoryStore(MemoryGridTables):
             if row is None or row.job.state.is_terminal:
                 continue
             if not row.job.cancel_requested:
-                self._change(replace(row.job, cancel_requested=True, revision=self._next_revision()))
+                asked = replace(row.job, cancel_requested=True, cancelled_by=by or None)
+                self._change(replace(asked, revision=self._next_revision()))
             unfinished.append(row.job)
         return unfinished
 
@@ -221,6 +231,7 @@ class MemoryStore(MemoryGridTables):
         batch_id: str | None = None,
         after: str | None = None,
         limit: int = 100,
+        owner: str | None = None,
     ) -> list[StoredJob]:
         """A page of jobs, those of a batch as they were submitted to it; see `JobStore.jobs`."""
         batch = self._batches.get(batch_id) if batch_id is not None else None
@@ -233,7 +244,16 @@ class MemoryStore(MemoryGridTables):
                     raise no_such_cursor(after, f"job of batch {batch_id}")
                 ids = ids[ids.index(after) + 1 :]
         found = (self._rows[job_id].job for job_id in ids)
+        found = (job for job in found if owner is None or job.owner == owner)
         return [job for job in found if state is None or job.state is state][:limit]
+
+    async def usage(self, owner: str) -> OwnerUsage:
+        """What an owner uses."""
+        unfinished = [
+            row.job for row in self._rows.values() if row.job.owner == owner and not row.job.state.is_terminal
+        ]
+        data = (each.data.size for each in self._data.values() if each.owner == owner)
+        return OwnerUsage(len(unfinished), sum(job.input.size for job in unfinished) + sum(data))
 
     # --- batches --------------------------------------------------------------------------------------------
 
@@ -244,10 +264,15 @@ class MemoryStore(MemoryGridTables):
             return None
         counts = Counter(self._rows[job_id].job.state for job_id in batch.members)
         reused = sum(self._rows[job_id].job.reused_from is not None for job_id in batch.members)
-        return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused)
+        return BatchSummary(batch_id, batch.submitted_at, dict(counts), reused, batch.owner)
 
     async def batches(
-        self, *, after: str | None = None, limit: int = 20, most_jobs: int = MOST_COUNTED
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        most_jobs: int = MOST_COUNTED,
+        owner: str | None = None,
     ) -> BatchSummaryPage:
         """A page of batches, the newest first; see `JobStore.batches`."""
         ids = sorted(self._batches, key=lambda batch_id: (self._batches[batch_id].submitted_at, batch_id), reverse=True)
@@ -256,6 +281,7 @@ class MemoryStore(MemoryGridTables):
                 raise no_such_cursor(after, "batch")
             ids = ids[ids.index(after) + 1 :]
         page: list[BatchSummary] = []
+        ids = [batch_id for batch_id in ids if owner is None or self._batches[batch_id].owner == owner]
         for batch_id in ids[:limit]:
             summary = await self.batch(batch_id)
             assert summary is not None
@@ -367,6 +393,14 @@ class MemoryStore(MemoryGridTables):
             del self._definitions[digest], self._definitions_stored_at[digest]
         return len(old - needed)
 
+    async def start_purge_of_data(self, used_before: datetime) -> list[str]:
+        """Mark contents that nothing needs any more; see `JobStore.start_purge_of_data`."""
+        unfinished = (row.job for row in self._rows.values() if not row.job.state.is_terminal)
+        needed = {each.digest for job in unfinished for each in job.data}
+        needed |= {each.data.digest for each in self._data.values()}
+        self._going |= {digest for digest, at in self._contents.items() if at < used_before} - needed
+        return sorted(self._going)
+
     async def blobs_in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs a job that is not purged refers to."""
         wanted = set(keys)
@@ -420,6 +454,7 @@ def _queued(new: NewJob, revision: int, now: datetime) -> StoredJob:
         ended_at=None,
         purged_at=None,
         definition=spec.definition,
+        owner=spec.owner,
     )
 
 
@@ -459,6 +494,7 @@ def _held(row: _Row) -> QueuedJob:
             inline=row.inline,
             data=job.data,
             definition=job.definition,
+            owner=job.owner,
         ),
         node_id=job.node_id,
         running=job.state is JobState.RUNNING,

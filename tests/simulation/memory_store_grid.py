@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from raygrid.core.access import Caller, StoredKey
 from raygrid.core.lease import Lease, next_lease
+from raygrid.errors import ConflictError, UnavailableError
 from raygrid.models import Definition, Drain, SharedData
-from raygrid.store.port import LeaseState, StoredData
+from raygrid.store.port import KeyBook, LeaseState, StoredData
 
 
 class MemoryGridTables:
@@ -17,6 +19,9 @@ class MemoryGridTables:
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._data: dict[str, StoredData] = {}
+        self._contents: dict[str, datetime] = {}  # digest to when a name last began or ceased to refer to it
+        self._going: set[str] = set()
+        self._keys: dict[str, StoredKey] = {}
         self._leases: dict[str, Lease] = {}
         self._drains: dict[str, Drain] = {}
         self._agreements: dict[str, str] = {}
@@ -25,9 +30,32 @@ class MemoryGridTables:
 
     # --- shared data ----------------------------------------------------------------------------------------
 
-    async def put_data(self, data: SharedData) -> None:
-        """Let a name point at stored content."""
-        self._data[data.name] = StoredData(data, self._clock())
+    async def put_data(self, data: SharedData, owner: str = "", *, may_take_unowned: bool = False) -> None:
+        """Let a name point at stored content; see `JobStore.put_data`."""
+        before = self._data.get(data.name)
+        if data.digest in self._going:
+            raise UnavailableError(f"the old content of the data {data.name!r} is being removed; try again")
+        if before is not None and before.owner != owner and (before.owner or not may_take_unowned):
+            raise ConflictError(f"the data name {data.name!r} is taken by another owner; choose another name")
+        if before is not None:
+            self._contents[before.data.digest] = self._clock()
+        self._data[data.name] = StoredData(data, self._clock(), owner)
+        self._contents[data.digest] = self._clock()
+
+    async def delete_data(self, name: str, owner: str = "", *, any_owner: bool = False) -> bool:
+        """Remove a name; see `JobStore.delete_data`."""
+        before = self._data.get(name)
+        if before is not None and before.owner != owner and not any_owner:
+            raise ConflictError(f"the data name {name!r} is taken by another owner; choose another name")
+        if before is not None:
+            self._contents[before.data.digest] = self._clock()
+        return self._data.pop(name, None) is not None
+
+    async def end_purge_of_data(self, digests: Sequence[str]) -> None:
+        """Forget contents whose blobs are removed."""
+        for digest in self._going.intersection(digests):
+            self._going.remove(digest)
+            del self._contents[digest]
 
     async def get_data(self, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """What names point at."""
@@ -65,11 +93,11 @@ class MemoryGridTables:
 
     # --- drains and agreements ------------------------------------------------------------------------------
 
-    async def put_drain(self, node_id: str, deadline_s: float | None = None) -> Drain:
+    async def put_drain(self, node_id: str, deadline_s: float | None = None, by: str = "") -> Drain:
         """Begin to drain a node, or change its deadline; see `JobStore.put_drain`."""
         now = self._clock()
         deadline_at = None if deadline_s is None else now + timedelta(seconds=deadline_s)
-        drain = self._drains[node_id] = Drain(node_id, now, deadline_at)
+        drain = self._drains[node_id] = Drain(node_id, now, deadline_at, by)
         return drain
 
     async def delete_drain(self, node_id: str) -> bool:
@@ -87,6 +115,40 @@ class MemoryGridTables:
     async def agreed(self, name: str) -> str | None:
         """What was agreed on; None where nothing was proposed yet."""
         return self._agreements.get(name)
+
+    # --- API keys -------------------------------------------------------------------------------------------
+
+    async def keys(self) -> KeyBook:
+        """All API keys."""
+        return KeyBook(list(self._keys.values()), self._clock())
+
+    async def add_key(self, caller: Caller, digest: str, by: str, lifetime_s: float | None = None) -> StoredKey:
+        """Store a new key."""
+        now = self._clock()
+        ends = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
+        key = self._keys[caller.key] = StoredKey(caller, digest, now, by, ends)
+        return key
+
+    async def rotate_key(
+        self, key_id: str, successor_id: str, digest: str, by: str, overlap_s: float
+    ) -> StoredKey | None:
+        """Store a successor with the same rights; see `JobStore.rotate_key`."""
+        old, now = self._keys.get(key_id), self._clock()
+        if old is None or not old.is_valid(now):
+            return None
+        lifetime_s = None if old.expires_at is None else (old.expires_at - old.created_at).total_seconds()
+        new = await self.add_key(replace(old.caller, key=successor_id), digest, by, lifetime_s)
+        until = now + timedelta(seconds=overlap_s)
+        self._keys[key_id] = replace(old, expires_at=until if old.expires_at is None else min(until, old.expires_at))
+        new = self._keys[successor_id] = replace(new, replaces=key_id)
+        return new
+
+    async def revoke_key(self, key_id: str) -> StoredKey | None:
+        """Make a key invalid."""
+        if (key := self._keys.get(key_id)) is None:
+            return None
+        key = self._keys[key_id] = replace(key, revoked_at=key.revoked_at or self._clock())
+        return key
 
     # --- definitions of pricers -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol, cast
 
 from raygrid.blobs import BlobStore
+from raygrid.core.access import LOCAL
 from raygrid.models import DoneJob, NewJob, StoredJob
 from raygrid.parent.service import Parent, Submitted
 from raygrid.transport.calls import link_to
@@ -76,18 +77,19 @@ class SimulatedParent:
 
     async def submit(self, job: NewJob) -> Submitted:
         """What `POST /submit/{jobId}` comes to."""
-        return await self.parent.submit(self._pinned(job))
+        return await self.parent.submit(self._pinned(job), LOCAL)
 
     async def submit_batch(self, batch_id: str, jobs: Sequence[NewJob]) -> list[Submitted]:
         """What `POST /batches/{batchId}` comes to."""
-        accepted, _ = await self.parent.submit_batch(batch_id, [self._pinned(job) for job in jobs])
+        accepted, _ = await self.parent.submit_batch(batch_id, [self._pinned(job) for job in jobs], LOCAL)
         return accepted
 
     def _pinned(self, job: NewJob) -> NewJob:
         """The job as made of a form."""
         name = job.spec.pricer
         version, definition = self.parent.settings.pricers[name].version, self.parent.definitions.digest(name)
-        return replace(job, spec=replace(job.spec, version=version, definition=definition))
+        spec = replace(job.spec, version=version, definition=definition, owner=LOCAL.owner)
+        return replace(job, spec=spec)
 
     async def wait(self, job_id: str, wait_s: float) -> StoredJob | DoneJob:
         """What `GET /result/{jobId}` waits for."""
@@ -95,7 +97,7 @@ class SimulatedParent:
 
     async def cancel(self, job_ids: Sequence[str]) -> int:
         """What `DELETE /jobs/{jobId}` comes to."""
-        return await self.parent.cancel(job_ids)
+        return await self.parent.cancel(job_ids, LOCAL)
 
     async def hand_over(self, group_id: str) -> None:
         """What `POST /groups/{group}/handover` comes to."""

@@ -1,7 +1,7 @@
 """A parent in a process of its own, without Ray: its leader is in another process, and both see the same store.
 
-Run as a script: `python -m tests.support.lone_parent STATE_DIR PORT`. It takes jobs and answers for all; a leader over
-the same store finds them there.
+Run as a script: `python -m tests.support.lone_parent STATE_DIR PORT HOST…`. It takes jobs and answers for all, under
+any of its hosts; a leader over the same store finds them there.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class _NoCaches:
         return [None] * len(job_ids)
 
 
-def main(state_dir: Path, port: int) -> None:
-    listening = {"host": "0.0.0.0", "port": port}  # so that it may be asked under any address
+def main(state_dir: Path, port: int, hosts: Sequence[str]) -> None:
+    listening = {"port": port, "hosts": hosts}  # on loopback, where it asks for no key
     settings = load_settings(None, name="small", pricers=PRICERS, storage={"state_dir": state_dir}, http=listening)
     blobs = BlobStore(settings.blobs_url, settings.storage.blob_options, retry_s=2.0)
     parent = Parent(settings, SqlStore(settings.database_url), blobs, _Discovery(), _NoCaches())
-    uvicorn.run(build_app(parent), host=settings.http.host, port=port, log_level="warning")
+    uvicorn.run(build_app(parent), host="0.0.0.0", port=port, log_level="warning")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -23,6 +23,7 @@ from raygrid.leader.election import Candidate
 from raygrid.leader.service import LeaderService
 from raygrid.node.agent import NodeAgent
 from raygrid.node.service import AgentService
+from raygrid.parent.audit import AuditLog
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.http.app import build_app
@@ -181,6 +182,7 @@ class SmallGrid:
         self.blobs = BlobStore(self.settings.blobs_url, self.settings.storage.blob_options, retry_s=2.0)
         self.store = SqlStore(self.settings.database_url)
         self.url = ""
+        self.audit: AuditLog | None = None  # a test that reads one sets it, and closes it
         self._parents: list[tuple[uvicorn.Server, asyncio.Task[None], httpx.AsyncClient]] = []
 
     async def __aenter__(self) -> Self:
@@ -216,7 +218,7 @@ class SmallGrid:
         self.parent = Parent(
             self.settings, SqlStore(self.settings.database_url), self.blobs, self._groups, _Caches(agents), self._home
         )
-        self.app = build_app(self.parent)
+        self.app = build_app(self.parent, audit=self.audit)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -30,6 +30,7 @@ FULL = Pricer.model_validate(
         "retry_exit_codes": [75, 3],
         "straggler": {"factor": 2.0, "min_s": 1.0},
         "reuse": "content",
+        "reuse_across_owners": True,
         "sandbox": "strict",
         "sandbox_required": True,
         "sandbox_user": "pricing",

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from raygrid.local import free_port
 from raygrid.parent.http import connection, open_files
@@ -295,6 +296,43 @@ async def test_no_limit_applies_while_a_client_waits_for_an_answer(monkeypatch: 
         assert (await client.post(f"http://127.0.0.1:{port}/", content=bytes(300_000))).json() == "300000"
 
 
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    """Its answer would stay in memory; a client that reads slowly but steadily gets all of it."""
+    monkeypatch.setattr(connection, "READ_S", 1.5)
+    monkeypatch.setattr(connection, "CROWDED_READ_S", 1.0)
+    app, port, ended = FastAPI(), free_port(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(100):
+                yield bytes(256 * 1024)
+        finally:
+            ended.set()
+
+    @app.get("/")
+    async def large() -> StreamingResponse:
+        return StreamingResponse(body())
+
+    async with listening(app, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        size = 0
+        if reads:
+            while not ended.is_set():
+                size += len(await reader.read(256 * 1024))
+                await asyncio.sleep(0.01)
+            assert size > 20_000_000
+        else:
+            async with asyncio.timeout(20):
+                await ended.wait()
+            with suppress(ConnectionResetError):
+                while piece := await reader.read(1024 * 1024):
+                    size += len(piece)
+            assert size < 20_000_000
+        writer.close()
+
+
 async def test_bytes_after_the_answer_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that trickles on though the request was answered keeps no connection."""
     monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.5)
@@ -471,6 +509,6 @@ async def test_a_listener_for_its_own_user_refuses_every_other(user: int, status
         curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         printed, _ = await curl.communicate()
         assert printed.decode().endswith(status)
-        assert ("http.api_keys" in printed.decode()) == (user != 0)
+        assert ("raygrid keys add" in printed.decode()) == (user != 0)
     finally:
         await listener.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raygrid.core.group.policy import GroupPolicy
-from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob, travels
+from raygrid.core.travelling import travels
+from raygrid.models import AttemptId, AttemptReport, JobSpec, JobUpdate, NodeState, QueuedJob
 
 
 @dataclass(frozen=True, slots=True)

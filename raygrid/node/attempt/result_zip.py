@@ -100,13 +100,15 @@ def _sandbox(sandbox: SandboxState) -> str:
 
 
 def _manifest(collected: CollectedAttempt, node_id: str, files: list[dict[str, Any]]) -> dict[str, Any]:
+    pricer = collected.judged.prepared.pricer
     spec, report, usage = collected.judged.prepared.spec, collected.report, collected.judged.usage
     started_at, ended_at = report.started_at, report.ended_at
     wall_s = (ended_at - started_at).total_seconds() if started_at and ended_at else None
+    # Other owners may get this result; they must not learn whose job it was.
+    is_anonymous = pricer.reuse == "content" and pricer.reuse_across_owners
+    origin = {"jobId": spec.job_id, "owner": spec.owner or None, "attempt": report.attempt.number, "node": node_id}
     return {
-        "jobId": spec.job_id,
-        "attempt": report.attempt.number,
-        "node": node_id,
+        **({} if is_anonymous else origin),
         "pricer": spec.pricer,
         "version": spec.version,
         "definition": spec.definition,

@@ -15,7 +15,9 @@ from typing import Any, ClassVar, cast
 from starlette.responses import Response
 
 from raygrid.errors import ForbiddenError, UnavailableError
+from raygrid.parent.audit import AuditEntry, AuditLog
 from raygrid.parent.http import problems
+from raygrid.parent.http.scope import ANOTHER_USER
 from raygrid.parent.http.upgrades import PlainProtocol
 from raygrid.system.peers import Peers
 
@@ -26,6 +28,9 @@ SPARE_CONNECTIONS = 256  # further ones, only for answering that the parent is f
 MOST_HEAD = 64 * 1024  # bytes of a request's line, headers and trailers, and of data that the parser has not used yet
 HEAD_S = 15.0
 BODY_S = 60.0
+READ_S = 30.0  # for taking what is ready for sending, some 300 KB
+CROWDED_READ_S = 8.0  # while many clients are this slow
+MOST_SLOW_READERS = 12
 KEEP_ALIVE_S = 90.0
 CROWDED_KEEP_ALIVE_S = 15.0  # while more than half of the connections are in use
 MOST_WAITING = 16  # pipelined requests of one connection
@@ -41,11 +46,12 @@ class LimitedConnection(PlainProtocol):
     """A connection with limits. Its owner must call `enforce_time_limits` regularly.
 
     `room` is the number of connections that the process can have open, if that is less than `MOST_CONNECTIONS`. With
-    `peers`, only this process's own user may send requests.
+    `peers`, only this process's own user may send requests without an API key; `audit` records those of others.
     """
 
     room: ClassVar[int] = MOST_CONNECTIONS
     peers: ClassVar[Peers | None] = None
+    audit: ClassVar[AuditLog | None] = None
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -57,6 +63,7 @@ class LimitedConnection(PlainProtocol):
         self._progress = False
         self._body_grew = False
         self._is_ending = False
+        self._full_since: float | None = None  # when the client had left so much unread that the application waits
         self._is_own = True  # whether its client is this process's own user, or anybody may be
 
     # --- called by uvicorn and the parser -----------------------------------------------------------------------
@@ -83,6 +90,16 @@ class LimitedConnection(PlainProtocol):
                 self._end(_too_large())
         elif self._body_grew and not self._is_idle:  # trailers and data after the answer do not count as progress
             self._progress_at = self.loop.time()
+
+    def pause_writing(self) -> None:
+        """The client has left so much unread that the application has to wait."""
+        self._full_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read enough for the application to go on."""
+        self._full_since = None
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse data that cannot be parsed."""
@@ -115,10 +132,20 @@ class LimitedConnection(PlainProtocol):
         self._in_head = False
         self._progress_at = self.loop.time()
         if not self._is_own:
-            self._refuse(_not_own())
+            # With a key of its own, which the application checks, another user may use the grid.
+            if not any(name == b"authorization" for name, _ in self.headers):
+                if self.audit is not None:
+                    self.audit.write(self._refused_entry())
+                self._refuse(_not_own())
+            cast(dict[str, Any], self.scope)[ANOTHER_USER] = True
         if self._is_idle and len(self.connections) > self._most:
             self._refuse(_full(self._most))
         super().on_headers_complete()
+
+    def _refused_entry(self) -> AuditEntry:
+        method, path = self.parser.get_method().decode("latin-1"), self.url.partition(b"?")[0].decode("latin-1")
+        address = self.client[0] if self.client else ""
+        return AuditEntry("", None, address, f"{method} (another user)", path, HTTPStatus.FORBIDDEN)
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
@@ -152,8 +179,13 @@ class LimitedConnection(PlainProtocol):
     def enforce_time_limits(self, now: float) -> None:
         """End the connection if its client is too slow.
 
-        There is no limit for waiting for an answer, reading an answer, or a body that the application does not read.
+        There is no limit for waiting for an answer, or for a body that the application does not read.
         """
+        unread_for_s = 0.0 if self._full_since is None else now - self._full_since
+        if unread_for_s > CROWDED_READ_S and unread_for_s > self._read_s():
+            # Its answer is in memory as long as it does not read; closing would wait for it.
+            self.transport.abort()
+            return
         quiet_s = now - self._progress_at
         if self.transport.is_closing():
             return
@@ -171,6 +203,10 @@ class LimitedConnection(PlainProtocol):
         elif self._owes_body and quiet_s > BODY_S:
             why = f"no data of the body arrived for {BODY_S:g} s; send the request again"
             self._end(problems.of_status(HTTPStatus.REQUEST_TIMEOUT, why))
+
+    def _read_s(self) -> float:
+        slow = sum(getattr(each, "_full_since", None) is not None for each in self.connections)
+        return CROWDED_READ_S if slow > MOST_SLOW_READERS else READ_S
 
     @property
     def _most(self) -> int:
@@ -241,7 +277,7 @@ def _is_own_user(peers: Peers, transport: Any) -> bool:
 def _not_own() -> Response:
     why = (
         f"this grid takes requests only from programs of the user who started it (user id {os.getuid()}); to let "
-        "others use it, set http.api_keys in grid.yaml"
+        "others use it, make keys for them with: raygrid keys add"
     )
     return problems.response_of(ForbiddenError(why))
 

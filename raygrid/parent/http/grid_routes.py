@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from raygrid.parent.grid_view import all_groups, led, seen_groups
 from raygrid.parent.http import schemas
+from raygrid.parent.http.auth import AnyCaller, Operator
 from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.service import Parent
+
+logger = logging.getLogger(__name__)
 
 LONGEST_DEADLINE_S = 30 * 86_400
 
@@ -25,11 +29,11 @@ Deadline = Annotated[
 
 
 def grid_routes(parent: Parent) -> APIRouter:
-    """The routes of the grid."""
+    """The routes of the grid, which any key may read."""
     router = APIRouter(tags=["grid"])
 
     @router.get("/capacity", summary="Load of the grid and of each group")
-    async def capacity() -> schemas.GridCapacity:
+    async def capacity(_caller: AnyCaller) -> schemas.GridCapacity:
         views = await all_groups(parent)
         loads = [view.load for view in views]
         return schemas.GridCapacity(
@@ -41,7 +45,7 @@ def grid_routes(parent: Parent) -> APIRouter:
         )
 
     @router.get("/pricers", summary="List pricers")
-    async def pricers() -> schemas.PricerList:
+    async def pricers(caller: AnyCaller) -> schemas.PricerList:
         settings = parent.settings
         return schemas.PricerList(
             pricers=[
@@ -56,11 +60,12 @@ def grid_routes(parent: Parent) -> APIRouter:
                     default=name == settings.chosen_default_pricer,
                 )
                 for name, pricer in sorted(settings.pricers.items())
+                if caller.may_use(name)
             ]
         )
 
     @router.get("/traffic", summary="Payload bytes that the answering parent moved, by purpose and group")
-    async def traffic() -> schemas.Traffic:
+    async def traffic(_caller: AnyCaller) -> schemas.Traffic:
         counted = parent.traffic
         sites = {group.group_id: group.site for group in parent.groups.capacities(silent_too=True)}
         return schemas.Traffic(
@@ -82,9 +87,11 @@ def grid_routes(parent: Parent) -> APIRouter:
         )
 
     @router.get("/nodes", summary="List nodes")
-    async def nodes() -> schemas.NodeList:
+    async def nodes(_caller: AnyCaller) -> schemas.NodeList:
         found = [node for group in seen_groups(parent) for node in group.nodes]
-        return schemas.NodeList(nodes=[schemas.node_answer(node) for node in found])
+        is_draining = any(node.state in ("draining", "drained") for node in found)
+        drains = await parent.store.drains() if is_draining else {}
+        return schemas.NodeList(nodes=[schemas.node_answer(node, drains.get(node.node_id)) for node in found])
 
     @router.post(
         "/nodes/{node}/drain",
@@ -92,19 +99,19 @@ def grid_routes(parent: Parent) -> APIRouter:
         status_code=202,
         responses=problem_responses("node-not-found", "invalid-request"),
     )
-    async def drain(node: str, deadline_s: Deadline = None) -> schemas.NodeAnswer:
-        return schemas.node_answer(await parent.nodes.drain(node, deadline_s))
+    async def drain(node: str, caller: Operator, deadline_s: Deadline = None) -> schemas.NodeAnswer:
+        return schemas.node_answer(await parent.nodes.drain(node, deadline_s, caller.owner), drained_by=caller.owner)
 
     @router.delete(
         "/nodes/{node}/drain",
         summary="End the drain of a node",
         responses=problem_responses("node-not-found", "invalid-request"),
     )
-    async def undrain(node: str) -> schemas.NodeAnswer:
+    async def undrain(node: str, _caller: Operator) -> schemas.NodeAnswer:
         return schemas.node_answer(await parent.nodes.undrain(node))
 
     @router.get("/groups", summary="List groups")
-    async def groups() -> schemas.GroupList:
+    async def groups(_caller: AnyCaller) -> schemas.GroupList:
         return schemas.GroupList(groups=[schemas.group_answer(view) for view in await all_groups(parent)])
 
     @router.post(
@@ -112,7 +119,8 @@ def grid_routes(parent: Parent) -> APIRouter:
         summary="Hand the lead of a group over to another candidate; answers when that candidate leads",
         responses=problem_responses("group-not-found", "hand-over", "invalid-request", "unavailable"),
     )
-    async def hand_over(group: str) -> schemas.GroupAnswer:
+    async def hand_over(group: str, caller: Operator) -> schemas.GroupAnswer:
+        logger.info("group %s: %s has requested a hand-over of its lead", group, caller.owner)
         return schemas.group_answer(led(await parent.groups.hand_over(group)))
 
     return router

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from raygrid.parent.audit import AuditLog
 from raygrid.parent.http.connection import KEEP_ALIVE_S, MOST_CONNECTIONS, SPARE_CONNECTIONS, LimitedConnection
 from raygrid.parent.http.open_files import BACKLOG, make_room
 from raygrid.system.peers import Peers
@@ -41,20 +42,26 @@ class _Server(uvicorn.Server):
 class Listener:
     """Serves an application over HTTP. The owner opens and closes it.
 
-    With `own_user_only`, requests of other users of this machine are refused.
+    With `own_user_only`, requests of other users of this machine without an API key are refused; `audit` records them.
 
     Raises:
         OSError: the users of connections cannot be found out.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int, *, own_user_only: bool = False) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, *, own_user_only: bool = False, audit: AuditLog | None = None
+    ) -> None:
         self._address = (host, port)
         self._peers = Peers() if own_user_only else None
         room = make_room(MOST_CONNECTIONS, SPARE_CONNECTIONS)
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Connection", (LimitedConnection,), {"room": room.connections, "peers": self._peers}),
+                http=type(
+                    "Connection",
+                    (LimitedConnection,),
+                    {"room": room.connections, "peers": self._peers, "audit": audit},
+                ),
                 backlog=room.backlog,
                 ws="none",
                 lifespan="off",  # Serve opens the application

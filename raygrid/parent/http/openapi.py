@@ -7,6 +7,7 @@ from typing import Any
 from raygrid.errors import PROBLEMS
 from raygrid.parent.http.problems import MEDIA_TYPE
 from raygrid.parent.http.schemas import Problem
+from raygrid.parent.submission import MOST_TIMEOUT_S, PRIORITIES
 
 SUBMIT_PROBLEMS = (
     "conflict",
@@ -50,13 +51,24 @@ ZIP_OR_STDOUT = _result(
 _OPTIONS: dict[str, Any] = {
     "pricer": {**_TEXT, "description": "Name of a pricer; not needed if the grid has a default"},
     "args": {"type": "array", "items": _TEXT, "description": "Arguments for the pricer, one per field"},
-    "priority": {"type": "integer", "default": 0, "description": "Jobs with a higher priority run first"},
+    "priority": {
+        "type": "integer",
+        "minimum": PRIORITIES[0],
+        "maximum": PRIORITIES[-1],
+        "default": 0,
+        "description": "Jobs with a higher priority run first",
+    },
     "affinity": {
         **_TEXT,
         "description": "Key such as an instrument, customer or date; jobs with the same key run in the same group",
     },
     "site": {**_TEXT, "description": "Site where the job runs; if it is full, the nearest one with free slots"},
-    "timeout_s": {"type": "number", "description": "Wall-time limit of one attempt, seconds"},
+    "timeout_s": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": MOST_TIMEOUT_S,
+        "description": "Wall-time limit of one attempt, seconds",
+    },
     "data": {"type": "array", "items": _TEXT, "description": "Names of shared inputs, one per field"},
 }
 _EXPLODED = {"args": {"explode": True}, "data": {"explode": True}}
@@ -83,6 +95,7 @@ SUBMIT_FORM = _form(
         **_OPTIONS,
     },
     ["file"],
+    additionalProperties=False,
 )
 BATCH_FORM = _form(
     {

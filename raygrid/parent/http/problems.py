@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from raygrid import errors
 from raygrid.models import JobState
 from raygrid.parent.http.naming import id_headers
 from raygrid.parent.http.schemas import Problem
+from raygrid.parent.http.scope import HIDDEN
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +64,22 @@ def _json(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespon
     return JSONResponse(body, problem.status, headers, media_type=MEDIA_TYPE)
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods of a path, by the description."""
+    found: set[str] = set()
+    for template, methods in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\\?\{\w+\\?\}", "[^/]+", re.escape(template)), path):
+            found.update(method.upper() for method in methods)
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an application with a problem document."""
 
     @app.exception_handler(errors.RaygridError)
     async def raygrid_error(request: Request, error: errors.RaygridError) -> JSONResponse:
+        if error.hides:
+            request.scope[HIDDEN] = True
         if not any(isinstance(error, kind) for kind, _ in errors.PROBLEMS.values()):
             logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         return response_of(error, request)
@@ -78,8 +91,11 @@ def install(app: FastAPI) -> None:
         return response_of(errors.InvalidRequestError(f"{where}: {first['msg']}"), request)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
-        return of_status(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(app, request.url.path))  # of all routes with that path
+        return of_status(HTTPStatus(error.status_code), str(error.detail), headers)
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(request: Request, _error: ClientDisconnect) -> JSONResponse:

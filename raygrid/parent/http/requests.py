@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Path, Query, Request
 
+from raygrid.core.access import NOBODY, Caller
 from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body, require_size
 from raygrid.parent.service import Parent
+from raygrid.parent.submission import JOB_ID
 
 Wait = Annotated[
     float | None,
@@ -18,9 +20,26 @@ Wait = Annotated[
         description="Maximum wait, seconds; the setting `http.max_wait_s` limits it",
     ),
 ]
-JobId = Annotated[str, Path(alias="jobId")]
-BatchId = Annotated[str, Path(alias="batchId")]
-NextCursor = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
+# Only for the description: `checked_id` refuses other texts with a better message.
+ID_SCHEMA: dict[str, Any] = {"pattern": f"^{JOB_ID.pattern}$", "minLength": 1, "maxLength": 128}
+JobId = Annotated[str, Path(alias="jobId", json_schema_extra=ID_SCHEMA)]
+BatchId = Annotated[str, Path(alias="batchId", json_schema_extra=ID_SCHEMA)]
+DataName = Annotated[str, Path(json_schema_extra=ID_SCHEMA)]
+BatchFilter = Annotated[str | None, Query(description="Only jobs of this batch", json_schema_extra=ID_SCHEMA)]
+OwnerFilter = Annotated[
+    str | None, Query(description="Only those of this owner; `operate` and `admin` see those of every owner by default")
+]
+NextCursor = Annotated[str | None, Query(description="`next_cursor` of the previous page", json_schema_extra=ID_SCHEMA)]
+
+
+def shown_owner(caller: Caller, wanted: str | None) -> str | None:
+    """The owner whose jobs and batches a listing shows; None for every owner.
+
+    Others than the caller's own are shown to those only who see them; a filter for another owner finds nothing.
+    """
+    if caller.sees_all:
+        return wanted
+    return caller.owner if wanted in (None, caller.owner) else NOBODY
 
 
 async def read_form(request: Request, parent: Parent, max_files: int) -> ReceivedForm:

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raygrid.models import JobState, NodeTraffic, NodeView, StoredJob
+from raygrid.models import Drain, JobState, NodeTraffic, NodeView, StoredJob
 from raygrid.parent.grid_view import GroupView
-from raygrid.store import BatchSummary
+from raygrid.store import BatchSummary, StoredData
 
 
 class AnswerModel(BaseModel):
@@ -36,7 +36,11 @@ class Problem(AnswerModel):
     )
 
 
-REUSED = "the earlier job whose stored result this job took over (`reuse: content`); null if it took over none"
+REUSED = (
+    "the earlier job whose stored result this job took over (`reuse: content`), `*` if that is another owner's; null "
+    "if it took over none"
+)
+OWNER = "owner of the key that made it; null for what a release without owners stored"
 
 DEFINITION = (
     "digest of the pricer's definition (command, mode, variables, version) at submit, which the job runs; null for a "
@@ -85,6 +89,7 @@ class BatchStatus(AnswerModel):
     counts: dict[JobState, int] = Field(description="number of jobs in each state")
     reused: int = Field(description="number of jobs that took over the result of an earlier job")
     submitted_at: datetime
+    owner: str | None = Field(description=OWNER)
 
 
 class BatchPage(AnswerModel):
@@ -122,6 +127,8 @@ class JobStatus(AnswerModel):
     message: str | None = Field(description="the cause as text")
     position: int | None = Field(description="number of jobs before it in its group's queue; null unless it is queued")
     cancel_requested: bool
+    owner: str | None = Field(description=OWNER)
+    cancelled_by: str | None = Field(description="owner of the key that requested the cancellation")
     input_name: str = Field(description="name of the input file in the job directory")
     input_digest: str = Field(description="sha256 of the input")
     input_size: int = Field(description="bytes")
@@ -154,10 +161,11 @@ class DataAnswer(AnswerModel):
     digest: str = Field(description="sha256 of the content")
     size: int = Field(description="bytes")
     stored_at: datetime | None = None
+    owner: str | None = Field(default=None, description=OWNER)
 
 
 class DataList(AnswerModel):
-    """All shared inputs."""
+    """The shared inputs of the caller; for `admin`, of every owner."""
 
     data: list[DataAnswer]
 
@@ -231,6 +239,7 @@ class NodeAnswer(AnswerModel):
     why: str | None = Field(description="reason for the state, if there is one")
     traffic: NodeTrafficAnswer
     drain_deadline_at: datetime | None = Field(description="when jobs that still run on a draining node are moved")
+    drained_by: str | None = Field(description="owner of the key that requested the drain")
     sandbox: SandboxAnswer | None = Field(description="null if no leader sees the node")
 
 
@@ -305,6 +314,7 @@ def batch_status(summary: BatchSummary) -> BatchStatus:
         counts={state: summary.counts.get(state, 0) for state in JobState},
         reused=summary.reused,
         submitted_at=summary.submitted_at,
+        owner=summary.owner or None,
     )
 
 
@@ -329,6 +339,8 @@ def job_status(job: StoredJob, position: int | None = None, batches: Sequence[st
         message=job.message,
         position=position,
         cancel_requested=job.cancel_requested,
+        owner=job.owner or None,
+        cancelled_by=job.cancelled_by,
         input_name=job.filename,
         input_digest=job.input.digest,
         input_size=job.input.size,
@@ -367,8 +379,16 @@ def group_answer(view: GroupView) -> GroupAnswer:
     )
 
 
-def node_answer(node: NodeView) -> NodeAnswer:
-    """The answer for a node."""
+def data_answer(stored: StoredData) -> DataAnswer:
+    """The answer for a shared input."""
+    data = stored.data
+    return DataAnswer(
+        name=data.name, digest=data.digest, size=data.size, stored_at=stored.stored_at, owner=stored.owner or None
+    )
+
+
+def node_answer(node: NodeView, drain: Drain | None = None, *, drained_by: str = "") -> NodeAnswer:
+    """The answer for a node, and who has requested its drain."""
     return NodeAnswer(
         node=node.node_id,
         group=node.group_id,
@@ -378,5 +398,6 @@ def node_answer(node: NodeView) -> NodeAnswer:
         why=node.why,
         traffic=traffic_answer([node.traffic]),
         drain_deadline_at=node.drain_deadline_at,
+        drained_by=drained_by or (drain.requested_by if drain is not None else "") or None,
         sandbox=SandboxAnswer(**node.sandbox._asdict()) if node.sandbox is not None else None,
     )

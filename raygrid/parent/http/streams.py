@@ -16,12 +16,13 @@ from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import JobState, StoredJob
 from raygrid.parent.http.problems import problem_document
 from raygrid.parent.http.schemas import job_status
+from raygrid.parent.outflow import FREE, in_pieces
 from raygrid.parent.results import gone
 from raygrid.parent.service import LOOK_AGAIN_S, Parent
 from raygrid.store import Changed
 
 PAGE = 256
-PAGE_BYTES = 16 * 1024**2
+PAGE_BYTES = 4 * 1024**2
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"  # a comment of an event stream
 # While changes continue, a stream reads the store at most every `PAUSE_S`. After a quiet time the first reads come
@@ -116,16 +117,22 @@ async def _pages(
 
 
 async def batch_results(
-    parent: Parent, batch_id: str, cursor: int, wait_s: float, boundary: str
-) -> AsyncIterator[bytes]:
-    """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete."""
+    parent: Parent, key: str, batch_id: str, cursor: int, wait_s: float, boundary: str
+) -> AsyncIterator[bytes | memoryview]:
+    """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete.
+
+    `key` is the API key of the reader, whose answers share turns (`parent/outflow.py`).
+    """
     complete = False
     with closing(_Changes(parent, wait_s)) as changes:
         async for page, finished in _pages(parent, batch_id, cursor, changes, ended_only=True):
             complete = finished
             for piece in _by_size(page):
-                async for chunk in _parts(parent, piece, boundary):
-                    yield chunk
+                async with parent.outflow.turn(key, _size_of(piece)):
+                    async for part in _short_parts(parent, piece, boundary):
+                        yield part
+                    part = b""  # else the last result would stay in memory while this waits
+                    yield part  # waits until the last part is on its way
             if page:
                 cursor = page[-1].cursor
     body = json.dumps({"complete": complete, "cursor": cursor}).encode()
@@ -135,6 +142,16 @@ async def batch_results(
         "Raygrid-End": "complete" if complete else "more",
     }
     yield _head(boundary, headers) + body + f"\r\n--{boundary}--\r\n".encode()
+
+
+async def _short_parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIterator[bytes | memoryview]:
+    async for chunk in _parts(parent, piece, boundary):
+        for part in in_pieces(chunk):
+            yield part
+
+
+def _size_of(piece: list[Changed]) -> int:
+    return sum(each.job.result.size for each in piece if each.job.result is not None)
 
 
 def _by_size(page: list[Changed]) -> list[list[Changed]]:
@@ -166,13 +183,20 @@ async def _parts(parent: Parent, piece: list[Changed], boundary: str) -> AsyncIt
         return
     bodies = await parent.results.read([each.job for each in piece])
     joined = bytearray()
+    is_little = _size_of(piece) <= FREE
     for each, found in zip(piece, bodies, strict=True):
         body = found if isinstance(found, bytes) else b""
         headers = _result_headers(each, len(body))
         if not isinstance(found, bytes) and each.job.result is not None:
             headers |= _problem_headers(found or gone(each.job))
-        joined += _head(boundary, headers) + body + b"\r\n"
-    yield bytes(joined)
+        if is_little:
+            joined += _head(boundary, headers) + body + b"\r\n"
+            continue
+        yield _head(boundary, headers)  # without a copy of the result
+        yield body
+        yield b"\r\n"
+    if joined:
+        yield bytes(joined)
 
 
 def _result_headers(each: Changed, size: int) -> dict[str, str]:

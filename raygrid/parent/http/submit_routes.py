@@ -9,9 +9,11 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from uuid_utils import uuid7
 
+from raygrid.core.access import Caller
 from raygrid.errors import InvalidRequestError
 from raygrid.models import NewJob
 from raygrid.parent.http import schemas
+from raygrid.parent.http.auth import Submitter
 from raygrid.parent.http.job_routes import result_response
 from raygrid.parent.http.naming import JOB
 from raygrid.parent.http.openapi import ENDED_PROBLEMS, SUBMIT_FORM, SUBMIT_PROBLEMS, ZIP_OR_STDOUT, problem_responses
@@ -22,7 +24,7 @@ from raygrid.parent.service import Parent, Submitted
 from raygrid.parent.submission import checked_id, make_job, options_of_form
 
 
-async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJob:
+async def _one_job(request: Request, parent: Parent, caller: Caller, job_id: str | None) -> NewJob:
     """Read the form of a single submit."""
     form = await read_form(request, parent, max_files=1)
     if not form.files:
@@ -33,9 +35,9 @@ async def _one_job(request: Request, parent: Parent, job_id: str | None) -> NewJ
     if given is not None and len(given) != 1:
         raise InvalidRequestError("the option 'jobId' is given more than once")
     options = options_of_form(form.options)
-    data = {name: stored.data for name, stored in (await parent.data(options.data)).items()}
+    data = {name: stored.data for name, stored in (await parent.data(caller, options.data)).items()}
     chosen = job_id or (checked_id(given[0]) if given else str(uuid7()))
-    return make_job(parent.settings, parent.definitions.digest, chosen, form.files[0], options, data)
+    return make_job(parent.settings, parent.definitions.digest, caller, chosen, form.files[0], options, data)
 
 
 def _accepted(submitted: Submitted, status: int = 202) -> JSONResponse:
@@ -74,13 +76,14 @@ def submit_routes(parent: Parent) -> APIRouter:
     async def submit_and_wait(
         request: Request,
         job_id: JobId,
+        caller: Submitter,
         wait: Wait = None,
         prefer: Annotated[
             str, Header(description="`respond-async`: do not wait; `wait=SECONDS`: wait at most so long (RFC 7240)")
         ] = "",
     ) -> Response:
-        job = await _one_job(request, parent, checked_id(job_id))
-        submitted = await parent.submit(job)
+        job = await _one_job(request, parent, caller, checked_id(job_id))
+        submitted = await parent.submit(job, caller)
         preferred = preferences(request.headers.getlist("prefer")) if prefer else {}
         if "respond-async" in preferred:
             return _accepted(submitted)
@@ -101,7 +104,7 @@ def submit_routes(parent: Parent) -> APIRouter:
         response_model=schemas.SubmitAnswer,
         responses=problem_responses(*SUBMIT_PROBLEMS),
     )
-    async def submit(request: Request) -> Response:
-        return _accepted(await parent.submit(await _one_job(request, parent, None)))
+    async def submit(request: Request, caller: Submitter) -> Response:
+        return _accepted(await parent.submit(await _one_job(request, parent, caller, None), caller))
 
     return router
