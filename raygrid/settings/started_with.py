@@ -155,7 +155,7 @@ def _digests(settings: GridSettings, salt: str) -> dict[str, str]:
     """A digest of each secret. Slow on purpose: a short password must not be found by trying."""
     hidden = {path: value for path, value in _leaves(settings) if _is_secret(path) and value}
     if settings.http.api_keys:
-        hidden[_API_KEYS] = [[key.name, key.key.get_secret_value()] for key in settings.http.api_keys]
+        hidden[_API_KEYS] = [[key.name, key.digest] for key in settings.http.api_keys]
     return {_name_of(path): _digest(salt + _name_of(path), value) for path, value in hidden.items()}
 
 

@@ -121,3 +121,13 @@ def test_afterwards_a_start_with_the_new_settings_finds_the_grid_as_asked_for(tm
 
 def _fields(grid: GridFile) -> dict[str, Any]:
     return {name: getattr(grid, name) for name in GridFile.__slots__}
+
+
+def test_a_deployment_of_the_same_keys_changes_nothing(tmp_path: Path) -> None:
+    """Ray's books have only digests of keys; another key is a change, whose value is not shown."""
+    key, other = {"name": "k", "key": "0123456789abcdef"}, {"name": "k", "key": "fedcba9876543210"}
+    mine = settings(tmp_path, http={"api_keys": [key]})
+    assert redeployment(mine.with_hidden_keys, mine).changes == ()
+    [change] = redeployment(mine.with_hidden_keys, settings(tmp_path, http={"api_keys": [other]})).changes
+    assert "http.api_keys" in change
+    assert other["key"] not in change
