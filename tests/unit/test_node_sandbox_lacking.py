@@ -96,6 +96,6 @@ async def test_without_any_mechanism_jobs_run_unless_it_is_required(monkeypatch:
         assert printed(agent, await only(agent, "echo works")) == "works\n"
         state = agent._sandboxes.state(Pricer(command=("sh",), sandbox="strict"))
         assert state.active == ("no_new_privs",)
-        assert len(state.open) == 5
+        assert len(state.open) == 6
     with agent_with(Mechanisms(), monkeypatch, sandbox="strict", sandbox_required=True) as agent:
         assert "lacks mount_namespace, landlock, seccomp, network_namespace" in str((await only(agent, "true")).message)
