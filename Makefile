@@ -9,6 +9,16 @@ DOCS_READY := $(VENV)/.docs-ready
 # The markers are declared in pyproject.toml.
 UNIT := not (hosts or ray or own_grid or documents or leases or computing or hostile or postgres or processes)
 
+PIP_LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile -r
+# Writes every second package of a lock file to another file.
+define SPLIT_LOCK
+import re, sys
+packages = re.findall(r"^[A-Za-z0-9].*(?:\n[ #].*)*", open(sys.argv[1], encoding="utf-8").read(), re.MULTILINE)
+for start, path in enumerate(sys.argv[2:]):
+    open(path, "w", encoding="utf-8").write("\n".join(packages[start::2]) + "\n")
+endef
+export SPLIT_LOCK
+
 .PHONY: help demo unit coverage test field simulate drill soak check bench docs wheel lock clean
 
 help: ## list these commands
@@ -20,7 +30,9 @@ $(READY): requirements.lock pyproject.toml
 	  { echo "raygrid needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "installing Python packages into $(VENV); this takes a minute or two, and is done once" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile -r requirements.lock
+	@# Two at once, because pip uses one processor; the lock is complete, so that neither needs the other's packages.
+	@$(BIN)/python -c "$$SPLIT_LOCK" requirements.lock $(VENV)/first.lock $(VENV)/second.lock
+	$(PIP_LOCKED) $(VENV)/first.lock & first=$$!; $(PIP_LOCKED) $(VENV)/second.lock && wait $$first
 	@# pip compiles on one processor only; some packages contain files that are no Python of this version. What is
 	@# hardly ever imported is compiled when it is.
 	@$(BIN)/python -m compileall -q -j 0 -x '/(cfnlint|moto|networkx|sympy|rllib|tune|train|tests)/' $(VENV) >/dev/null 2>&1 || true

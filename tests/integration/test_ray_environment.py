@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -58,7 +59,9 @@ def test_a_grid_starts_below_uv_run_beside_a_proxy_and_on_one_cpu(tmp_path: Path
             run("down", "--name", "here")
         assert proxy.asked == []
     logs = {log.name: log.read_text() for log in (state / "here" / "logs").glob("*.log")}
-    assert sorted(logs) == ["agent-rack-a-1.log", "leader-rack-a.log", "parent.log", "supervisor.log"]
+    assert sorted(logs) == ["agent-rack-a-1.log", "audit.log", "leader-rack-a.log", "parent.log", "supervisor.log"]
+    requests = [json.loads(line)["action"] for line in logs.pop("audit.log").splitlines()]
+    assert requests == ["POST /submit", "GET /result/{jobId}"]
     for name, text in logs.items():  # they stay when the grid is down
         who = name.partition(".")[0].replace("-", " ", 1)
         assert re.match(rf"2\d\d\d-\d\d-\d\dT[0-9:.]+Z INFO {who}: ", text), text[:200]
