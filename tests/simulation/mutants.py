@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from raygrid.core.access import Caller
 from raygrid.core.group.backlog import Backlog
 from raygrid.core.group.events import AttemptOrder
 from raygrid.core.group.placement import NodeRecord
@@ -59,7 +60,7 @@ def _answer_before_commit() -> list[Patch]:
     """A parent acknowledges a job while it still inserts it."""
     under_way: set[asyncio.Future[Any]] = set()
 
-    async def submit(self: Parent, job: NewJob) -> Submitted:
+    async def submit(self: Parent, job: NewJob, _caller: Caller) -> Submitted:
         routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
         insert = asyncio.ensure_future(self._inserts.put(routed))
         insert.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -176,8 +177,10 @@ def _any_input() -> list[Patch]:
     """The store takes another input under the jobId of a job that it has."""
     insert = MemoryStore.insert
 
-    async def careless(self: MemoryStore, jobs: Sequence[NewJob], batch_id: str | None = None) -> list[Inserted]:
-        return [replace(answer, conflict=False) for answer in await insert(self, jobs, batch_id)]
+    async def careless(
+        self: MemoryStore, jobs: Sequence[NewJob], batch_id: str | None = None, owner: str = ""
+    ) -> list[Inserted]:
+        return [replace(answer, conflict=False) for answer in await insert(self, jobs, batch_id, owner)]
 
     return [(MemoryStore, "insert", careless)]
 
