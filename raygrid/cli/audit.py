@@ -7,20 +7,18 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raygrid.cli.duration import seconds_of
+from raygrid.cli.duration import duration_option
 from raygrid.cli.grid import print_lines, print_note, print_out
 from raygrid.cli.local_grid import settings_of
 from raygrid.cli.options import AsJson, GridName, StartedWithFile
 from raygrid.errors import SettingsError
 from raygrid.system.logs import DIRECTORY
 
-_duration = partial(typer.Option, parser=seconds_of, metavar="DURATION")
 _COLUMNS = ("time", "owner", "key", "address", "status", "action", "what", "request")
 _REFUSED = range(400, 500)
 
@@ -29,7 +27,7 @@ def audit(
     owner: Annotated[str | None, typer.Option(help="Only requests of this owner.")] = None,
     key: Annotated[str | None, typer.Option(help="Only requests with the key of this id or name.")] = None,
     job: Annotated[str | None, typer.Option(help="Only requests about this job or batch.")] = None,
-    since: Annotated[float | None, _duration(help="Only the last part, such as 1h or 2d.")] = None,
+    since: Annotated[float | None, duration_option(help="Only the last part, such as 1h or 2d.")] = None,
     refused: Annotated[bool, typer.Option("--refused", help="Only requests that were refused.")] = False,
     last: Annotated[int, typer.Option(min=1, help="At most so many, the latest.")] = 1_000,
     directory: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 
 import typer
 
@@ -28,6 +29,10 @@ def seconds_of(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise typer.BadParameter(f"{text!r} is not a duration; write for instance 90s, 10m, 2h or 1h30m")
     return seconds
+
+
+duration_option = partial(typer.Option, parser=seconds_of, metavar="DURATION")
+"""An option of a command whose value is a duration."""
 
 
 def words_of(seconds: float) -> str:

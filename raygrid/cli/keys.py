@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
 
-from raygrid.cli.duration import seconds_of
+from raygrid.cli.duration import duration_option
 from raygrid.cli.grid import client_of, new_table, print_json, print_note, print_out, print_table
 from raygrid.cli.options import AsJson
 from raygrid.client.keys import ApiKeyInfo, KeyLimitInfo, NewKey
@@ -16,7 +15,6 @@ from raygrid.core.access import Role
 from raygrid.settings.values import size_in_bytes
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys. This needs a key of an admin.")
-_duration = partial(typer.Option, parser=seconds_of, metavar="DURATION")
 
 
 def _size(text: str) -> int:
@@ -37,7 +35,9 @@ def add(
     pricer: Annotated[
         list[str] | None, typer.Option(help="Pricer for which it may submit jobs; by default all. Repeatable.")
     ] = None,
-    lifetime: Annotated[float | None, _duration(help="How long it is valid, such as 90d; by default for ever.")] = None,
+    lifetime: Annotated[
+        float | None, duration_option(help="How long it is valid, such as 90d; by default for ever.")
+    ] = None,
     max_queued: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs that its owner may have.")] = None,
     max_bytes: Annotated[
         int | None,
@@ -76,7 +76,7 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
 def rotate(
     context: typer.Context,
     key_id: KeyId,
-    overlap: Annotated[float, _duration(help="How long the old key stays valid beside the new one.")] = 86_400.0,
+    overlap: Annotated[float, duration_option(help="How long the old key stays valid beside the new one.")] = 86_400.0,
 ) -> None:
     """Make a successor with the same rights and print it once; for a while, both keys are valid."""
     _show_new(client_of(context).rotate_key(key_id, overlap))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from raygrid.cli.duration import seconds_of, words_of
+from raygrid.cli.duration import duration_option, words_of
 from raygrid.cli.grid import INTERRUPTED, client_of, err, print_error, print_note, print_out, visible
 from raygrid.cli.options import NodeName
 from raygrid.client import Client, NodeStatus
@@ -19,8 +18,6 @@ POLL_S = 0.5
 GONE_S = 30.0  # a node that no leader has listed for so long is gone: a change of leader takes a few seconds
 STOPPING_S = 60.0  # after the deadline: time to stop the remaining jobs and to store their results
 
-_duration = partial(typer.Option, parser=seconds_of, metavar="DURATION")
-
 
 def drain(
     context: typer.Context,
@@ -28,14 +25,16 @@ def drain(
     *,
     deadline: Annotated[
         float | None,
-        _duration(
+        duration_option(
             help="After this time, such as 10m, move the jobs that still run to other nodes; by default they go on."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until no job runs on the node.")] = False,
     timeout: Annotated[
         float | None,
-        _duration(help="With --wait: the longest wait; by default a minute more than the deadline, if there is one."),
+        duration_option(
+            help="With --wait: the longest wait; by default a minute more than the deadline, if there is one."
+        ),
     ] = None,
 ) -> None:
     """Give a node no new jobs; with --wait, exit with 1 if it is not drained in time."""

@@ -20,6 +20,7 @@ from raygrid.blobs.chunks import CHUNK, TOGETHER, CheckedBlob, digests, pieces_o
 from raygrid.errors import BlobDamagedError, BlobNotFoundError, RaygridError
 from raygrid.models import BlobSlice, DoneJob, StoredJob
 from raygrid.parent.traffic import ParentTraffic
+from raygrid.parent.whole_blob import started
 
 PIECE = TOGETHER * CHUNK
 REMEMBERED = 256
@@ -61,14 +62,12 @@ class LargeResults:
             RaygridError: the result is gone or its first piece is damaged; for later pieces, the iterator raises it.
         """
         blob = await self._opened(job)
-        pieces = self._pieces(job, blob)
-        return _chained(await anext(pieces), pieces)
+        return await started(self._pieces(job, blob))
 
     async def stdout(self, job: StoredJob | DoneJob) -> AsyncIterator[bytes]:
         """The standard output of a job in pieces; like `stream`."""
         blob = await self._opened(job)
-        pieces = self._printed(job, blob)
-        return _chained(await anext(pieces, b""), pieces)
+        return await started(self._printed(job, blob))
 
     async def _opened(self, job: StoredJob | DoneJob) -> CheckedBlob:
         """A result with the digests of its chunks; if an answer was aborted before, all of it is checked first."""
@@ -153,12 +152,6 @@ def _remember(known: OrderedDict[tuple[str, int], Value], place: tuple[str, int]
     known[place] = value
     while len(known) > REMEMBERED:
         known.popitem(last=False)
-
-
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
 
 
 async def stdout_of(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 # Positions of fields in /proc/PID/stat, counted from the one behind the name; see proc_pid_stat(5).
@@ -227,18 +227,21 @@ def descriptor_path(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def below(pid: int, table: Sequence[Process]) -> frozenset[int]:
-    """All processes below a process, without zombies, by a process table."""
+def below(pids: Iterable[int], table: Sequence[Process]) -> dict[int, frozenset[int]]:
+    """All processes below each of these, without zombies, by a process table."""
     children: dict[int, list[Process]] = {}
     for process in table:
         children.setdefault(process.parent, []).append(process)
-    found: set[int] = set()
-    waiting = [pid]
-    while waiting:
-        new = [each for each in children.get(waiting.pop(), ()) if each.pid not in found]
-        found.update(each.pid for each in new if not each.is_zombie)
-        waiting += [each.pid for each in new]
-    return frozenset(found)
+    found: dict[int, frozenset[int]] = {}
+    for pid in pids:
+        alive: set[int] = set()
+        waiting = [pid]
+        while waiting:
+            new = [each for each in children.get(waiting.pop(), ()) if each.pid not in alive]
+            alive.update(each.pid for each in new if not each.is_zombie)
+            waiting += [each.pid for each in new]
+        found[pid] = frozenset(alive)
+    return found
 
 
 def children_of(pid: int) -> Iterator[int]:

@@ -221,7 +221,7 @@ class Watchdog:
 
     @staticmethod
     def _look_at_warm(warm: dict[str, WarmProcessRecord], table: list[Process]) -> None:
-        found = {each.pid: below(each.pid, table) for each in warm.values() if each.pid}
+        found = below([each.pid for each in warm.values() if each.pid], table)
         for each in warm.values():
             if each.pid in found:  # a process that has just got its pid is checked in the next sweep
                 each.look(found[each.pid])

@@ -161,7 +161,7 @@ class WarmProcess:
         return ProcessEnd(answer.wait_status, Usage.of_warm_job(before, self._used, self.jobs), answer.message)
 
     def _loaded(self) -> None:
-        self._record.loaded(below(self.pid, list(process_table())))
+        self._record.loaded(below([self.pid], list(process_table()))[self.pid])
 
     @property
     def is_spent(self) -> bool:

@@ -55,7 +55,7 @@ class Access:
                 raise BusyError(why, retry_after_s=wait_s)
 
     async def admits(self, request: Request) -> bool:
-        """Whether a request may be made by somebody."""
+        """Whether a request has a caller: a valid key, or no need of one."""
         try:
             self._caller(request, await _scheme(request))
         except (NotAuthorizedError, BusyError):
