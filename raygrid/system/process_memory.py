@@ -53,6 +53,11 @@ def proportional_parts(pid: int) -> MemoryParts | None:
     return MemoryParts(found["Pss:"] * _KB - shared + found.get("SwapPss:", 0) * _KB, shared)
 
 
+def has_memory(pid: int) -> bool:
+    """Whether a process still has memory of its own; it has none once it has ended."""
+    return bool(_first_with("VmRSS:", pid, "status"))
+
+
 def _first_with(name: str, pid: int, file: str) -> dict[str, int]:
     """The numbers in a file of a process, or of a later thread if its first has ended; empty without that name."""
     for directory in directories_of(pid):

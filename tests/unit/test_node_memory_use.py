@@ -22,6 +22,7 @@ from raygrid.node.limits.running import Running
 from raygrid.system.proc import Process, process_of
 from raygrid.system.process_memory import (
     MemoryParts,
+    has_memory,
     open_files_in_memory,
     proportional_parts,
     resident_parts,
@@ -163,10 +164,12 @@ class Attempt:
         self.use = MemoryUse(self.running)
         self.files = self.machine = self.measured = 0
         self.shared = dict[int, int]()
+        self.ended = set[int]()
         self.exact: Callable[[int], MemoryParts | None] = lambda pid: None
         monkeypatch.setattr(memory_use, "open_files_in_memory", self._open_files)
         monkeypatch.setattr(memory_use, "resident_parts", self._resident)
         monkeypatch.setattr(memory_use, "proportional_parts", self._proportional)
+        monkeypatch.setattr(memory_use, "has_memory", lambda pid: pid not in self.ended)
         self.now = 1_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=lambda: int(self.now * 1e9))
         monkeypatch.setattr(memory_use, "time", clock)
@@ -240,3 +243,40 @@ def test_processes_that_share_pages_are_measured_exactly_before_they_are_killed(
     before = attempt.measured
     assert attempt.look(101) == 101
     assert attempt.measured == before
+
+
+def test_processes_that_end_while_they_are_measured_do_not_count(attempt: Attempt) -> None:
+    """Three that share 60 MB end one after another: each of those left has a larger share than before."""
+
+    def end(pid: int) -> MemoryParts | None:
+        if pid in attempt.ended:
+            return None
+        share = MemoryParts(60 * MB // (3 - len(attempt.ended)), 0)
+        attempt.ended.add(pid)
+        return share
+
+    attempt.exact = end
+    assert attempt.look(60, 60, 60) is None
+
+
+def test_processes_that_cannot_be_read_count_wholly(attempt: Attempt) -> None:
+    """A program may have forbidden it."""
+    assert attempt.look(60, 60) == 120
+
+
+def test_the_exact_memory_of_processes_of_which_some_always_end_is_believed_in_the_end(attempt: Attempt) -> None:
+    """Otherwise a program could avoid its limit by always ending one."""
+    attempt.ended = {0}
+    attempt.exact = lambda pid: None if pid == 0 else MemoryParts(60 * MB, 0)
+    assert attempt.look(60, 60, 60) == 120
+
+
+def test_a_process_has_memory_until_it_ends() -> None:
+    """Also while nothing has asked for its exit code."""
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    assert has_memory(child.pid)
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not has_memory(child.pid)
+    child.wait()

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from raygrid.node.limits.running import Running
 from raygrid.system.proc import Process
 from raygrid.system.process_memory import (
+    MemoryParts,
+    has_memory,
     open_files_in_memory,
     proportional_parts,
     resident_parts,
@@ -20,6 +22,9 @@ from raygrid.system.process_memory import (
 )
 
 LOOK_S = 1.0
+EXACT_TRIES = 3
+"""How often processes are measured if some end meanwhile: those measured later then share with fewer others, so that
+the sum may exceed what they ever used together."""
 REST = 10  # measuring takes at most 1/REST of the time, unless the resident size alone shows that the limit is exceeded
 
 
@@ -77,8 +82,20 @@ def memory_of(own: Sequence[Process], files: int, limit: int) -> int:
     used = sum(each.own for each in parts) + max(files, sum(each.shared for each in parts))
     if used <= limit or len(own) == 1:
         return used
-    exact = [proportional_parts(process.pid) or part for process, part in zip(own, parts, strict=True)]
-    return sum(each.own for each in exact) + max(files, sum(each.shared for each in exact))
+    for _ in range(EXACT_TRIES):
+        exact = [_exact_parts(process.pid, part) for process, part in zip(own, parts, strict=True)]
+        used = sum(each.own for each in exact) + max(files, sum(each.shared for each in exact))
+        if used <= limit or all(has_memory(process.pid) for process in own):
+            break
+    return used
+
+
+def _exact_parts(pid: int, resident: MemoryParts) -> MemoryParts:
+    """What a process uses of the pages that it shares; all of its resident size if that cannot be read."""
+    exact = proportional_parts(pid)
+    if exact is not None:
+        return exact
+    return resident if has_memory(pid) else MemoryParts(0, 0)
 
 
 def private_shared_memory(running: Running) -> int:
