@@ -69,13 +69,14 @@ drill: $(READY) ## run every drill five times on five hosts, and cut links, with
 soak: $(READY) ## twenty minutes of load on five hosts, with a random fault every twenty seconds (Linux, root)
 	$(BIN)/python -m tests.faults.soak
 
-check: $(READY) ## formatter, linter, strict types, import contracts, spelling
+check: $(READY) ## formatter, linter, strict types, import contracts, bandit, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict examples/quantlib/*.py
 	$(BIN)/mypy --strict examples/ore/*.py
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive raygrid
 	$(BIN)/codespell
 
 # What the grid is measured beside has a lock of its own, within the versions of the first.

@@ -40,7 +40,7 @@ from raygrid.leader.node_conversation import NodeConversation
 from raygrid.leader.node_conversations import NodeConversations
 from raygrid.leader.outbox import Outbox
 from raygrid.leader.policy import fresh_state, group_policy, group_site
-from raygrid.models import DoneJob, JobSpec, JobState, JobUpdate, QueuedJob
+from raygrid.models import DoneJob, JobState, JobUpdate, QueuedJob
 from raygrid.settings.model import GridSettings
 from raygrid.store import BLOBS, JobStore
 from raygrid.system.failure_log import log_failure
@@ -137,13 +137,13 @@ class Leader:
 
     # --- what parents call ---------------------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+    def enqueue(self, jobs: Sequence[QueuedJob]) -> None:
         """Take jobs that a parent has stored or moved here; those beyond the window stay in the store.
 
         Raises:
             GroupRefusedError: no node takes jobs now; the jobs stay here until they are moved.
         """
-        self._arrived(job if isinstance(job, QueuedJob) else QueuedJob(job) for job in jobs)
+        self._arrived(jobs)
         if self._nodes.were_found and not self._state.takes_jobs(self._clock()):
             raise GroupRefusedError(f"group {self._lease.group_id} has no node that takes jobs now")
 

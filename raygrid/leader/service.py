@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from raygrid.leader.election import Candidate
-from raygrid.models import JobSpec, QueuedJob
+from raygrid.models import QueuedJob
 from raygrid.settings.model import GridSettings
 from raygrid.transport.ports import LeaderReply
 
@@ -23,7 +23,7 @@ class LeaderService:
         self._on_newer_settings = on_newer_settings
         self.settings = settings
 
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+    async def enqueue(self, jobs: Sequence[QueuedJob]) -> None:
         """See `LeaderCalls.enqueue`."""
         self._candidate.leader.enqueue(jobs)
 

@@ -322,7 +322,7 @@ def _fresh_ray_directory(grid_dir: Path) -> Path:
 
 def main() -> int:
     """Run a grid until it ends."""
-    settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - the pipe of the starting process
+    settings, racks, nodes, owner = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it # nosec B301
     if (why_not := user_namespace.enter(settings.grid_dir)) is not None:
         write_log(why_not)
     prepare_environment(settings.grid_dir)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from raygrid.core.result_sources import NodePlace
 from raygrid.errors import GroupNotFoundError, HandOverError, RaygridError, UnavailableError
-from raygrid.models import GroupCapacity, JobSpec, QueuedJob
+from raygrid.models import GroupCapacity, QueuedJob
 from raygrid.parent.group_routing import GroupRouting
 from raygrid.parent.known_groups import KnownGroups, now
 from raygrid.parent.leader_polls import LeaderPolls
@@ -60,7 +60,7 @@ class Groups:
         found = (known.place_of(node_id) for known in self.known)
         return next((place for place in found if place is not None), None)
 
-    def announce(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+    def announce(self, group_id: str, jobs: Sequence[QueuedJob]) -> None:
         """Announce new jobs to a leader in the background. If a notice is lost, the leader finds them in the store."""
         known = self.known.get(group_id)
         if known is not None:

@@ -198,7 +198,7 @@ def deployed_here() -> GridSettings:
     """
     known: bytes | None = internal_kv._internal_kv_get(SETTINGS)
     try:
-        found: object = pickle.loads(known or b"")  # noqa: S301 - from the grid's own Ray, proven by its token
+        found: object = pickle.loads(known or b"")  # noqa: S301 - proven by Ray's token # nosec B301
     except Exception:  # names and fields of another release: pickle raises almost anything
         found = None
     if not isinstance(found, GridSettings):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from raygrid.core.result_sources import NodePlace
-from raygrid.models import GroupCapacity, JobSpec, QueuedJob
+from raygrid.models import GroupCapacity, QueuedJob
 from raygrid.transport.batching import Coalescer
 from raygrid.transport.ports import LeaderCalls
 
@@ -34,7 +34,7 @@ class KnownGroup:
         announced: jobs that were announced since the leader's latest answer.
     """
 
-    notices: Coalescer[JobSpec | QueuedJob, None]
+    notices: Coalescer[QueuedJob, None]
     followers: dict[LeaderCalls, asyncio.Task[None]] = field(default_factory=dict)
     leader: LeaderCalls | None = None
     term: int = 0

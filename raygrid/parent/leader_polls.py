@@ -10,7 +10,7 @@ from functools import partial
 
 from raygrid.core.lease import Lease
 from raygrid.errors import GroupRefusedError, NotLeadingError, ProcessEndedError, RaygridError
-from raygrid.models import JobSpec, QueuedJob
+from raygrid.models import QueuedJob
 from raygrid.parent.known_groups import KnownGroup, KnownGroups, now
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import GridSettings
@@ -96,7 +96,7 @@ class LeaderPolls:
             for task in by_id.pop(group_id).followers.values():
                 task.cancel()
 
-    async def _announce(self, group_id: str, jobs: Sequence[JobSpec | QueuedJob]) -> Sequence[None]:
+    async def _announce(self, group_id: str, jobs: Sequence[QueuedJob]) -> Sequence[None]:
         known, count = self._known.get(group_id), len(jobs)
         try:
             if known is not None and known.leader is not None:
@@ -104,7 +104,7 @@ class LeaderPolls:
         except GroupRefusedError as error:
             logger.info("group %s refused %d jobs; moving them: %s", group_id, count, error)
             self._known.note_refusal(group_id)
-            self.on_refusal(group_id, [(job.spec if isinstance(job, QueuedJob) else job).job_id for job in jobs])
+            self.on_refusal(group_id, [job.spec.job_id for job in jobs])
         except RaygridError as error:
             logger.info("group %s missed a notice of %d jobs; its next scan finds them: %s", group_id, count, error)
         if known is not None:

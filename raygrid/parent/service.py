@@ -22,7 +22,8 @@ from raygrid.errors import (
     JobNotFoundError,
     UnavailableError,
 )
-from raygrid.models import DoneJob, JobState, NewJob, SharedData, StoredJob
+from raygrid.models import DoneJob, JobState, NewJob, QueuedJob, SharedData, StoredJob
+from raygrid.parent.batch_inserts import BatchInserts
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.definitions import SubmittedDefinitions
 from raygrid.parent.groups import Groups
@@ -105,6 +106,7 @@ class Parent:
         self.outflow = Outflow()
         self.definitions = SubmittedDefinitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
+        self._batch_inserts = BatchInserts(store)
         self._looks: Coalescer[str, StoredJob | None] = Coalescer(self._look, name="looks")
 
     async def open(self) -> None:
@@ -130,6 +132,7 @@ class Parent:
         """Finish writes that have begun and close all parts."""
         await self.reuse.close()
         await self._inserts.close()
+        await self._batch_inserts.close()
         await self._looks.close()
         await self.sweeper.close()
         await self.groups.close()
@@ -165,7 +168,7 @@ class Parent:
     async def submit_batch(
         self, batch_id: str, jobs: Sequence[NewJob], caller: Caller
     ) -> tuple[list[Submitted], list[tuple[str, ConflictError]]]:
-        """Store many jobs in one transaction; returns the accepted ones, and the ids of the others with the reason.
+        """Store jobs in one transaction; returns the accepted ones, and the ids of the others with the reason.
 
         Raises:
             ConflictError: another owner has the batchId.
@@ -178,8 +181,7 @@ class Parent:
         for index, group_id in self.groups.routing.choose_many(routed):
             routed[index] = replace(routed[index], group_id=group_id)
         try:
-            # The transaction is completed even if the client closes the connection now.
-            inserted = await asyncio.shield(asyncio.ensure_future(self.store.insert(routed, batch_id, caller.owner)))
+            inserted = await self._batch_inserts.insert(routed, batch_id, caller.owner)
         except BaseException:
             self._release(routed)
             raise
@@ -208,7 +210,7 @@ class Parent:
                 self._release([job])
         for group_id, fresh in by_group.items():
             self.traffic.handed_over(group_id, fresh)
-            self.groups.announce(group_id, [job.spec for job in fresh])
+            self.groups.announce(group_id, [QueuedJob(job.spec) for job in fresh])
         self.waiters.changed(
             JobChange(each.job_id, each.state)
             for each in outcomes

@@ -246,7 +246,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a settings file, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, NamesAreText) or {}  # noqa: S506 - it is a safe loader
+        values = yaml.load(text, NamesAreText) or {}  # noqa: S506 - a safe loader # nosec B506
     except UnicodeDecodeError:
         raise SettingsError(f"cannot read the settings file {path}: it is not text in UTF-8") from None
     except OSError as error:

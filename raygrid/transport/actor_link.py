@@ -43,6 +43,7 @@ class ActorLink(Generic[Calls]):
 
     def __init__(self, protocol: Callable[..., Calls], what: str, actor: Any) -> None:
         self.calls = link_to(protocol, self._carry)
+        self._protocol = protocol
         self.is_dead = False
         self._what = what
         self._actor = actor
@@ -50,7 +51,7 @@ class ActorLink(Generic[Calls]):
         self._connecting: asyncio.Task[None] | None = None
         self._pause_s = RECONNECT_S
         self._closed = False
-        self._too_large: set[str] = set()  # calls whose answers did not fit into a frame, sent through Ray since then
+        self._too_large: set[str] = set()  # calls whose answers were not sent directly; they use Ray since then
 
     async def _carry(self, call: DeclaredCall, args: tuple[Any, ...]) -> Any:
         timeout_s = call.timeout_s(args)
@@ -81,7 +82,7 @@ class ActorLink(Generic[Calls]):
             return await self._ask(answer, timeout_s)
         except FrameTooLargeError as error:
             self._too_large.add(call.name)
-            raise UnavailableError(f"the answer of {self._what} was too large, and is lost: {error}") from error
+            raise UnavailableError(f"the answer of {self._what} was not sent directly, and is lost: {error}") from error
         except UnavailableError as error:
             if isinstance(error.__cause__, TimeoutError):
                 channel.retire()  # perhaps only the channel is broken, so the next call uses Ray
@@ -99,7 +100,7 @@ class ActorLink(Generic[Calls]):
         try:
             address = await self._ask(self._through_ray("direct_address"))
             if address is not None:
-                self._channel = await connect_directly(address)
+                self._channel = await connect_directly(address, self._protocol)
                 self._pause_s = RECONNECT_S
                 return
         except (RaygridError, OSError, TimeoutError) as error:

@@ -38,6 +38,11 @@ class Coalescer(Generic[Item, Answer]):
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no item waits or is being sent."""
+        return self._task is None
+
     def put_all(self, items: Sequence[Item]) -> list[asyncio.Future[Answer]]:
         """Add items; each future gets the answer to its item.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from typing import Any
 
-from raygrid.transport import wire
+from raygrid.errors import RaygridError
+from raygrid.transport import messages, wire
 from raygrid.transport.direct_server import DirectAddress
+from raygrid.transport.messages import Messages, messages_of
 
 CONNECT_S = 2.0
 
@@ -20,9 +23,11 @@ class ConnectionBrokenError(ConnectionError):
 class DirectChannel:
     """A connection to a direct server, created by `connect_directly`; the owner closes it."""
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def __init__(self, reader: StreamReader, writer: StreamWriter, seals: wire.Seals, own: Messages) -> None:
         self._writer = writer
-        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._seals = seals
+        self._messages = own
+        self._pending: dict[int, tuple[str, asyncio.Future[Any]]] = {}
         self._number = 0
         self._retired = False
         self._why = "it was closed"
@@ -38,13 +43,13 @@ class DirectChannel:
         """Send a call. The future gets the answer, the callee's error or `ConnectionBrokenError`, or is cancelled.
 
         Raises:
-            FrameTooLargeError: the arguments do not fit into a frame; nothing was sent.
+            FrameTooLargeError: the arguments cannot be sent in a frame; nothing was sent.
         """
         self._number += 1
         number = self._number
-        frame = wire.packed((number, method, args))
+        frame = self._seals.sent.sealed(messages.request(number, method, args))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending[number] = answer
+        self._pending[number] = method, answer
         answer.add_done_callback(lambda _: self._done(number))
         self._writer.write(frame)
         return answer
@@ -68,27 +73,27 @@ class DirectChannel:
     async def _read(self, reader: StreamReader) -> None:
         try:
             while True:
-                number, succeeded, value = await wire.read_frame(reader)
-                answer = self._pending.get(number)
+                found = messages.read_answer(await self._seals.received.read(reader))
+                method, answer = self._pending.get(found.number, ("", None))
                 if answer is None or answer.done():
                     continue  # the caller has given up
-                if succeeded:
-                    answer.set_result(value)
-                else:
-                    answer.set_exception(value)
+                try:
+                    answer.set_result(self._messages.value(method, found))
+                except (RaygridError, wire.FrameTooLargeError) as error:
+                    answer.set_exception(error)
         except Exception as error:  # the connection has ended, or a frame is damaged: no answer can follow
             self._why = repr(error)
 
     def _ended(self) -> None:
         self._writer.close()
-        for answer in list(self._pending.values()):
+        for _, answer in list(self._pending.values()):
             if not answer.done():
                 answer.set_exception(ConnectionBrokenError(f"the connection broke: {self._why}"))
                 answer.exception()  # marks it as retrieved, because the caller may have given up
 
 
-async def connect_directly(address: DirectAddress) -> DirectChannel:
-    """Connect to a direct server.
+async def connect_directly(address: DirectAddress, protocol: Callable[..., Any]) -> DirectChannel:
+    """Connect to a direct server that answers the direct calls of a Protocol.
 
     Raises:
         OSError: it cannot be reached, or another process listens at the address.
@@ -97,9 +102,9 @@ async def connect_directly(address: DirectAddress) -> DirectChannel:
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        await wire.authenticate_to_server(reader, writer, address.secret)
+        seals = await wire.authenticate_to_server(reader, writer, address.secret)
     except BaseException:
         with contextlib.suppress(OSError):
             writer.close()
         raise
-    return DirectChannel(reader, writer)
+    return DirectChannel(reader, writer, seals, messages_of(protocol))

@@ -12,14 +12,16 @@ import os
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from typing import Generic, NamedTuple
 
-from raygrid.errors import RaygridError, UnavailableError
-from raygrid.transport import wire
-from raygrid.transport.calls import Calls, direct_calls
+from raygrid.transport import messages, wire
+from raygrid.transport.calls import Calls
+from raygrid.transport.messages import Request, messages_of
 
 logger = logging.getLogger(__name__)
 
+MAX_STRANGERS = 64
+"""Callers of one server that have not authenticated themselves yet; each further one ends the oldest."""
 MAX_CALLS = 200  # pending calls of one connection; at the limit, reading pauses until one has ended
 
 
@@ -29,6 +31,10 @@ class DirectAddress(NamedTuple):
     host: str
     port: int
     secret: bytes
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"DirectAddress(host={self.host!r}, port={self.port})"
 
 
 class DirectServer(Generic[Calls]):
@@ -41,12 +47,13 @@ class DirectServer(Generic[Calls]):
 
     def __init__(self, protocol: Callable[..., Calls], target: Calls) -> None:
         self._target = target
-        self._methods = direct_calls(protocol)
+        self._messages = messages_of(protocol)
         self._secret = wire.new_secret()
         self._starting = asyncio.Lock()
         self._server: asyncio.Server | None = None
         self._closed = False
         self._connections: set[asyncio.Task[None]] = set()
+        self._strangers: dict[StreamWriter, None] = {}  # the oldest first
         self._calls: set[asyncio.Task[None]] = set()
 
     async def address(self, host: str) -> DirectAddress | None:
@@ -85,12 +92,12 @@ class DirectServer(Generic[Calls]):
         # A caller whose machine died does not close the connection; keep-alive probes detect that.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
-            await wire.authenticate_caller(reader, writer, self._secret)
+            seals = await self._authenticated(reader, writer)
             room = asyncio.Semaphore(MAX_CALLS)
             while True:
                 await room.acquire()
-                number, method, args = await wire.read_frame(reader)
-                call = asyncio.create_task(self._carry_out(writer, number, method, args))
+                request = messages.read_request(await seals.received.read(reader))
+                call = asyncio.create_task(self._carry_out(writer, seals.sent, request))
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
                 call.add_done_callback(lambda _: room.release())
@@ -105,30 +112,31 @@ class DirectServer(Generic[Calls]):
             self._connections.discard(task)
             writer.close()
 
-    async def _carry_out(self, writer: StreamWriter, number: int, method: str, args: tuple[Any, ...]) -> None:
+    async def _authenticated(self, reader: StreamReader, writer: StreamWriter) -> wire.Seals:
+        if len(self._strangers) >= MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.close()
+        self._strangers[writer] = None
         try:
-            if method not in self._methods:
-                raise UnavailableError(f"there is no direct call {method!r}")
-            frame = wire.packed((number, True, await getattr(self._target, method)(*args)))
+            return await wire.authenticate_caller(reader, writer, self._secret)
+        finally:
+            self._strangers.pop(writer, None)
+
+    async def _carry_out(self, writer: StreamWriter, seal: wire.Seal, request: Request) -> None:
+        number = request.number
+        try:
+            args = self._messages.args(request)
+            body = messages.answer(number, await getattr(self._target, request.method)(*args))
+            wire.check_size(len(body))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            frame = _failed(number, error)  # the call itself was not cancelled, but something that it awaited
+            body = messages.failure(number, error)  # the call itself was not cancelled, but something that it awaited
         except Exception as error:
-            frame = _failed(number, error)
+            body = messages.failure(number, error)
         if not writer.is_closing():
-            writer.write(frame)
+            writer.write(seal.sealed(body))
             with contextlib.suppress(OSError):
                 await writer.drain()
-
-
-def _failed(number: int, error: BaseException) -> bytes:
-    # Errors of the grid and `FrameTooLargeError` are passed on; after any other error the outcome is unknown. The error
-    # is unpickled here first, because one that cannot be unpickled would end the connection.
-    if isinstance(error, RaygridError | wire.FrameTooLargeError):
-        with contextlib.suppress(Exception):
-            frame = wire.packed((number, False, error))
-            wire.unpacked(frame)
-            return frame
-    return wire.packed((number, False, UnavailableError(f"the call failed: {error!r}")))

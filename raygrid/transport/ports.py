@@ -18,7 +18,6 @@ from raygrid.models import (
     Definition,
     DoneJob,
     GroupCapacity,
-    JobSpec,
     JobState,
     NodeState,
     QueuedJob,
@@ -109,7 +108,7 @@ class NodeCalls(Protocol):
     async def reports(self, term: int, after: int, settled: int, wait_s: float, /) -> NodeReply:
         """Wait up to `wait_s` for reports numbered above `after`; the node may drop those up to `settled`."""
 
-    @call(CALL_TIMEOUT_S)
+    @call(CALL_TIMEOUT_S, direct=False)
     async def configure(self, term: int, settings: GridSettings, /) -> None:
         """Use these settings, unless the node has newer ones; running attempts are not changed.
 
@@ -136,7 +135,7 @@ class LeaderCalls(Protocol):
     """
 
     @call(ENQUEUE_TIMEOUT_S)
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob], /) -> None:
+    async def enqueue(self, jobs: Sequence[QueuedJob], /) -> None:
         """Announce jobs that are in the store; a lost call delays them by a scan interval.
 
         Raises:
@@ -155,7 +154,7 @@ class LeaderCalls(Protocol):
     async def changes(self, epoch: str, after: int, wait_s: float, /) -> LeaderReply:
         """Wait up to `wait_s` for changes numbered above `after`."""
 
-    @call(CALL_TIMEOUT_S)
+    @call(CALL_TIMEOUT_S, direct=False)
     async def configure(self, settings: GridSettings, /) -> None:
         """Use these settings, unless the leader has newer ones; running attempts are not changed.
 

@@ -85,10 +85,10 @@ def test_the_actors_of_the_grid_answer_every_declared_call(actor: type[Any], pro
 
 
 def test_an_agent_answers_leaders_and_parents() -> None:
-    """Results may be large, so they never take a direct connection."""
+    """Results may be large, and settings have no message of their own, so they never take a direct connection."""
     names = {each.name for each in calls_of(AgentCalls)}
     assert names == {each.name for protocol in (NodeCalls, CacheCalls) for each in calls_of(protocol)}
-    assert names - direct_calls(AgentCalls) == {"results"}
+    assert names - direct_calls(AgentCalls) == {"results", "configure"}
 
 
 async def test_a_fake_answers_as_its_object_does_and_records() -> None:

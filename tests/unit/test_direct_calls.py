@@ -26,7 +26,7 @@ class ActorCalls(Protocol):
     async def double(self, number: int, /) -> int: ...
 
     @call(1.0)
-    async def wait(self, answer: object, /) -> object: ...
+    async def wait(self, answer: int, /) -> int: ...
 
     @call(1.0)
     async def refuse(self) -> None: ...
@@ -38,7 +38,10 @@ class ActorCalls(Protocol):
     async def await_what_is_cancelled(self) -> None: ...
 
     @call(1.0)
-    async def unpicklable(self) -> object: ...
+    async def not_a_number(self) -> int: ...
+
+    @call(1.0)
+    async def unsendable(self) -> Any: ...
 
     @call(1.0, direct=False)
     async def hidden(self) -> None: ...
@@ -55,7 +58,7 @@ class Actor:
     async def double(self, number: int) -> int:
         return 2 * number
 
-    async def wait(self, answer: object) -> object:
+    async def wait(self, answer: int) -> int:
         self.entered += 1
         try:
             await self.go.wait()
@@ -74,7 +77,10 @@ class Actor:
         asyncio.get_running_loop().call_soon(asleep.cancel)
         await asleep
 
-    async def unpicklable(self) -> object:
+    async def not_a_number(self) -> Any:
+        return "seven"
+
+    async def unsendable(self) -> Any:
         return lambda: None
 
     async def hidden(self) -> None:
@@ -100,7 +106,7 @@ async def server(actor: Actor) -> AsyncIterator[DirectServer[ActorCalls]]:
 async def connection(server: DirectServer[ActorCalls]) -> AsyncIterator[DirectChannel]:
     address = await server.address(HERE)
     assert address is not None
-    opened = await connect_directly(address)
+    opened = await connect_directly(address, ActorCalls)
     yield opened
     opened.close()
 
@@ -115,7 +121,7 @@ async def test_a_connection_that_is_closed_at_once_fails_the_calls_on_it(server:
     """It does so even if nothing was read from it yet."""
     address = await server.address(HERE)
     assert address is not None
-    closed = await connect_directly(address)
+    closed = await connect_directly(address, ActorCalls)
     call = closed.ask("double", (1,))
     closed.close()
     async with asyncio.timeout(60):
@@ -146,7 +152,7 @@ async def test_errors_of_the_grid_arrive_as_they_are_and_others_as_unknown_outco
     with pytest.raises(BusyError, match="full") as refused:
         await connection.ask("refuse", ())
     assert refused.value.retry_after_s == 7.0
-    for method in ("break_down", "unpicklable", "private", "hidden", "__class__"):
+    for method in ("break_down", "not_a_number", "private", "hidden", "__class__"):
         with pytest.raises(UnavailableError):
             await connection.ask(method, ())
     assert await connection.ask("double", (4,)) == 8
@@ -222,7 +228,7 @@ async def test_a_wrong_secret_is_refused(server: DirectServer[ActorCalls]) -> No
     address = await server.address(HERE)
     assert address is not None
     with pytest.raises(wire.NotAuthenticatedError):
-        await connect_directly(address._replace(secret=b"another life's"))
+        await connect_directly(address._replace(secret=b"another life's"), ActorCalls)
 
 
 async def test_another_process_at_the_address_is_not_trusted(tmp_path: Path) -> None:
@@ -236,7 +242,7 @@ async def test_another_process_at_the_address_is_not_trusted(tmp_path: Path) -> 
 
     async with await asyncio.start_server(impostor, HERE, 0) as server:
         with pytest.raises(wire.NotAuthenticatedError):
-            await connect_directly(DirectAddress(HERE, server.sockets[0].getsockname()[1], b"secret"))
+            await connect_directly(DirectAddress(HERE, server.sockets[0].getsockname()[1], b"secret"), ActorCalls)
     assert not (tmp_path / "trace").exists()
 
 
@@ -249,7 +255,7 @@ async def test_an_oversized_frame_is_refused_on_both_sides(
         with pytest.raises(wire.FrameTooLargeError):
             connection.ask("double", (b"x" * 1_000,))
         assert await connection.ask("double", (2,)) == 4
-        connection._writer.write((1_001).to_bytes(4, "big"))
+        connection._writer.write((1_001).to_bytes(4, "big") + bytes(16))
         await until(lambda: not connection.is_open)
 
 

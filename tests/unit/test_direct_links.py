@@ -154,7 +154,7 @@ async def test_an_answer_that_is_too_large_for_a_frame_comes_through_ray(
     """The first answer is lost, because the call may not be one to repeat; a second call is answered."""
     await opened(link)
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1_000)
-    with pytest.raises(UnavailableError, match=r"the answer of .* was too large"):
+    with pytest.raises(UnavailableError, match=r"the answer of .* was not sent directly"):
         await link.calls.double(b"x" * 600)
     assert len(await link.calls.double(b"x" * 600)) == 1_200
     assert link._actor.through_ray == ["double"]
@@ -226,12 +226,12 @@ async def test_a_server_that_cannot_be_reached_is_tried_again(
     link._pause_s = 0.01
     reach, tries = direct_client.connect_directly, 0
 
-    async def blocked(address: DirectAddress) -> direct_client.DirectChannel:
+    async def blocked(address: DirectAddress, protocol: Callable[..., Any]) -> direct_client.DirectChannel:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise TimeoutError
-        return await reach(address)
+        return await reach(address, protocol)
 
     monkeypatch.setattr(actor_link, "connect_directly", blocked)
     async with asyncio.timeout(10):

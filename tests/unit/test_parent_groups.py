@@ -12,7 +12,7 @@ import pytest
 from raygrid.core.lease import Lease
 from raygrid.core.result_sources import NodePlace
 from raygrid.errors import BusyError, ProcessEndedError, RaygridError, UnavailableError, UnreachableError
-from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView
+from raygrid.models import BlobSlice, GroupCapacity, JobSpec, NodeView, QueuedJob
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import load_settings
@@ -32,9 +32,9 @@ class QuietLeader:
         self.taken: list[str] = []
         self.stood = asyncio.Event()
 
-    async def enqueue(self, jobs: Sequence[JobSpec]) -> None:
+    async def enqueue(self, jobs: Sequence[QueuedJob]) -> None:
         await self.takes.wait()
-        self.taken += [job.job_id for job in jobs]
+        self.taken += [job.spec.job_id for job in jobs]
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         raise UnavailableError("not now")
@@ -95,7 +95,7 @@ async def test_a_sent_job_counts_until_the_leader_has_reported_it(story: Story) 
     await asyncio.sleep(0.02)
     assert story.queued() == {"a": 1, "b": 0}
     story.leaders["a"].takes.set()
-    story.groups.announce("a", [spec("j")])
+    story.groups.announce("a", [QueuedJob(spec("j"))])
     while not story.leaders["a"].taken:
         await asyncio.sleep(0.005)
     assert story.queued() == {"a": 1, "b": 0}

@@ -47,11 +47,10 @@ class PlainLeader:
         self.refuses = False
         self.deaf = False
 
-    async def enqueue(self, jobs: Sequence[JobSpec | QueuedJob]) -> None:
+    async def enqueue(self, jobs: Sequence[QueuedJob]) -> None:
         for job in jobs:
-            spec = job.spec if isinstance(job, QueuedJob) else job
-            self.reported.append(spec.job_id)
-            self.attempts[spec.job_id] = job.counts.started if isinstance(job, QueuedJob) else 0
+            self.reported.append(job.spec.job_id)
+            self.attempts[job.spec.job_id] = job.counts.started
         if self.refuses:
             raise GroupRefusedError("no node")
 
@@ -215,13 +214,13 @@ async def test_a_refused_job_goes_on_until_a_group_takes_it(story: Story) -> Non
     try:
         await story.insert("j1")
         story.leaders["a"].refuses = story.leaders["b"].refuses = True
-        story.groups.announce("a", [held.spec for held in await story.store.queued("a", 9)])
+        story.groups.announce("a", await story.store.queued("a", 9))
         await until(lambda: "j1" in story.leaders["c"].reported)
         assert await story.where("j1") == ["c"]
         await until(lambda: story.leaders["a"].forgot == ["j1"])
         story.leaders["c"].refuses = True
         await story.insert("j2", group="c")
-        story.groups.announce("c", [held.spec for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
+        story.groups.announce("c", [held for held in await story.store.queued("c", 9) if held.spec.job_id == "j2"])
         await until(lambda: "j2" in story.leaders["c"].reported)
         for _ in range(300):
             await asyncio.sleep(0)

@@ -105,7 +105,7 @@ class WarmProcess:
         # It is truncated between jobs, hence O_APPEND, and kept open, so that a pricer cannot replace it.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.dir_fd)
-        os.fchmod(self._log, 0o666)  # as those of captures: its user may be another one, and open it again
+        os.fchmod(self._log, 0o666)  # its user may be another one and open it, as for captures # nosec B103
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with no_blocked_signals():
