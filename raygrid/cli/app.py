@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from raygrid.cli import (
 )
 from raygrid.cli.grid import GridChoice, GridCommands
 from raygrid.cli.text import escape_unprintable_characters, read_names_as_utf8
+from raygrid.client.endpoint import PLAIN_HTTP
 
 
 class _Command(typer.Typer):
@@ -66,11 +68,17 @@ def choose_grid(
     api_key: Annotated[
         str | None, typer.Option(help="API key. RAYGRID_API_KEY is safer: other users can see command lines.")
     ] = None,
+    plain_http: Annotated[
+        bool,
+        typer.Option(help="Send the key over plain HTTP to other machines, too, as with RAYGRID_PLAIN_HTTP=1."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Turn any executable into a fault-tolerant compute grid."""
+    if plain_http:
+        os.environ[PLAIN_HTTP] = "1"  # for every client of this command
     context.obj = GridChoice(url, api_key)
 
 

@@ -13,12 +13,14 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
 
-def seconds_of(text: str) -> float:
-    """Read a duration such as `90s`, `10m`, `2h` or `1h30m`; a bare number is seconds.
+def seconds_of(text: str | float) -> float:
+    """Read a duration such as `90s`, `10m`, `1h30m` or `90d`; a bare number is seconds.
 
     Raises:
         typer.BadParameter: it is not a duration.
     """
+    if isinstance(text, float):
+        return text  # the default of an option, which the parser gets, too
     text = text.strip().lower()
     try:
         seconds = float(text)
@@ -27,7 +29,7 @@ def seconds_of(text: str) -> float:
     if _WHOLE.fullmatch(text):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if not 0 <= seconds < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a duration; write for instance 90s, 10m, 2h or 1h30m")
+        raise typer.BadParameter(f"{text!r} is not a duration; write for instance 90s, 10m, 1h30m or 90d")
     return seconds
 
 

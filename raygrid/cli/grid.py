@@ -72,7 +72,7 @@ def print_line(text: str) -> None:
 def print_bytes(data: bytes) -> None:
     """Print what a pricer printed: its own bytes into a pipe or file, visible text on a terminal."""
     if sys.stdout.isatty():
-        text = data.decode(sys.stdout.encoding, errors="backslashreplace")
+        text = data.decode(sys.stdout.encoding or "utf-8", errors="backslashreplace")
         typer.echo(escape_control_characters(text), nl=False)
     else:
         typer.echo(data, nl=False)

@@ -76,7 +76,9 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
 def rotate(
     context: typer.Context,
     key_id: KeyId,
-    overlap: Annotated[float, duration_option(help="How long the old key stays valid beside the new one.")] = 86_400.0,
+    overlap: Annotated[
+        float, duration_option(help="How long the old key stays valid beside the new one.", show_default="1d")
+    ] = 86_400.0,
 ) -> None:
     """Make a successor with the same rights and print it once; for a while, both keys are valid."""
     _show_new(client_of(context).rotate_key(key_id, overlap))
@@ -91,7 +93,10 @@ def revoke(context: typer.Context, key_id: KeyId) -> None:
 
 def _show_new(key: ApiKeyInfo) -> None:
     print_out(key.key or "")
-    print_note(f"key {key.id} of {key.owner} ({', '.join(key.roles)}); it is shown this once: keep it as a secret")
+    until = f", valid until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
+    print_note(
+        f"key {key.id} of {key.owner} ({', '.join(key.roles)}){until}; it is shown this once: keep it as a secret"
+    )
 
 
 def _state(key: ApiKeyInfo) -> str:

@@ -35,8 +35,10 @@ class AsyncClient(GridClient):
         transport: httpx.AsyncBaseTransport | None = None,
         retry_s: float = 60.0,
         retry: RetryPolicy | None = None,
+        plain_http: bool | None = None,
     ) -> None:
-        self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
+        policy = retry or RetryPolicy(retry_s=retry_s)
+        self._endpoint = Endpoint(one_url(url), api_key, policy, plain_http=plain_http)
         self._connection = AsyncConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
 

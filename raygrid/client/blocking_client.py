@@ -38,9 +38,11 @@ class Client(GridClient):
         transport: httpx transport for the requests; tests pass the grid itself or a fake.
         retry_s: seconds after its first failure in which a call is tried again; 0 for never.
         retry: the complete retry policy, instead of `retry_s`.
+        plain_http: whether the key may go over plain HTTP to other machines, where others on the way can read it. By
+            default only if the environment variable `RAYGRID_PLAIN_HTTP` is 1.
 
     Raises:
-        SettingsError: the URL or the key is not valid.
+        SettingsError: the URL or the key is not valid, or the key would be sent without encryption.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Client(GridClient):
         transport: httpx.BaseTransport | None = None,
         retry_s: float = 60.0,
         retry: RetryPolicy | None = None,
+        plain_http: bool | None = None,
     ) -> None:
-        self._endpoint = Endpoint(one_url(url), api_key, retry or RetryPolicy(retry_s=retry_s))
+        policy = retry or RetryPolicy(retry_s=retry_s)
+        self._endpoint = Endpoint(one_url(url), api_key, policy, plain_http=plain_http)
         self._connection = BlockingConnection(self._endpoint, timeout, transport)
         self._flows = self._connection.flows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,6 +12,9 @@ import httpx
 from raygrid.client.retry import RetryPolicy, retry_after_s
 from raygrid.errors import ConnectionFailedError, SettingsError
 from raygrid.system.loopback import is_this_machine
+
+PLAIN_HTTP = "RAYGRID_PLAIN_HTTP"
+"""The environment variable that lets clients send their key over plain HTTP to other machines."""
 
 
 @dataclass(slots=True)
@@ -25,12 +29,14 @@ class Endpoint:
         api_key: sent as a bearer token; never shown.
         retry: how long and how often to try again.
         answered: whether the grid has answered yet.
+        plain_http: whether the key may be sent without encryption to other machines; None asks `RAYGRID_PLAIN_HTTP`.
     """
 
     url: str
     api_key: str | None = field(default=None, repr=False)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     answered: bool = False
+    plain_http: bool | None = None
     entries: tuple[str, ...] = field(init=False)
     _chosen: int = field(default=0, init=False)
 
@@ -43,6 +49,19 @@ class Endpoint:
             # The HTTP library would refuse it with an error message that contains the key.
             raise SettingsError("the API key has a character that no key has; check RAYGRID_API_KEY or api_key")
         self.api_key = key or None
+        if self.api_key is not None and not _may_be_plain(self.plain_http):
+            self._require_encryption()
+
+    def _require_encryption(self) -> None:
+        own = self.own_hosts
+        parsed = [(entry, httpx.URL(entry)) for entry in self.entries]
+        exposed = [entry for entry, url in parsed if url.scheme == "http" and url.host not in own]
+        if exposed:
+            raise SettingsError(
+                f"the API key would go to {exposed[0]} without encryption, where others on the way can read it. Use an "
+                "https URL, or allow this in a network that you trust: RAYGRID_PLAIN_HTTP=1, --plain-http or "
+                "plain_http=True"
+            )
 
     @property
     def own_hosts(self) -> frozenset[str]:
@@ -122,6 +141,10 @@ class GridClient:
 def one_url(url: str | Sequence[str]) -> str:
     """The entries of a grid as one text, separated by commas."""
     return url if isinstance(url, str) else ",".join(url)
+
+
+def _may_be_plain(given: bool | None) -> bool:
+    return os.environ.get(PLAIN_HTTP, "") in ("1", "true", "yes") if given is None else given
 
 
 def _checked(url: str) -> str:

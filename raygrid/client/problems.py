@@ -56,7 +56,7 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
     kind = str(members.get("type", "")).removeprefix(PROBLEM_PREFIX)
     message = str(members.get("detail") or members.get("title") or "the grid gave no reason")
     if kind == "unauthorized":
-        return _not_authorized(endpoint)
+        return _not_authorized(endpoint, members.get("detail"))
     if kind == "job-failed":
         return job_failed(
             message,
@@ -72,14 +72,15 @@ def error_of_problem(members: Mapping[str, Any], endpoint: Endpoint, retry_after
     return PROBLEMS[kind][0](message) if kind in PROBLEMS else RaygridError(message)
 
 
-def _not_authorized(endpoint: Endpoint) -> NotAuthorizedError:
+def _not_authorized(endpoint: Endpoint, detail: object) -> NotAuthorizedError:
     if endpoint.api_key is None:
         return NotAuthorizedError(
             f"the grid at {endpoint.url} requires an API key; set RAYGRID_API_KEY, or pass api_key to raygrid.connect()"
         )
+    why = detail or "it does not know the API key that was sent"
     return NotAuthorizedError(
-        f"the grid at {endpoint.url} does not know the API key that was sent; check RAYGRID_API_KEY or api_key, or ask "
-        "the grid's administrator for a key"
+        f"the grid at {endpoint.url} refuses the request: {why}; check RAYGRID_API_KEY or api_key, or ask the grid's "
+        "administrator for a key"
     )
 
 

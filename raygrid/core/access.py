@@ -156,6 +156,11 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def without_secrets(text: str) -> str:
+    """The text with the secrets of keys in it masked."""
+    return KEY.sub(r"rg_\1_***", text)
+
+
 def id_of(key: str) -> str | None:
     """The id in a key; None if it does not have the form of one."""
     found = KEY.fullmatch(key)

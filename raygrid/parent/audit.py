@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from raygrid.core.access import Caller
+from raygrid.core.access import Caller, without_secrets
+from raygrid.core.rates import RateLimit
 from raygrid.system.log_files import BoundedFile, claim_log
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 NAME = "audit"
 MOST_BYTES = 50 * 1024**2
 KEPT = 9
+MOST_STRANGERS = 120  # lines per minute of requests without a valid key
 _MOST_PATH = 500
 
 
@@ -48,8 +51,11 @@ class AuditEntry:
     job: str | None = None
     batch: str | None = None
 
-    def line(self, at: datetime) -> str:
-        """Its line in the log. JSON escapes control characters, so that no text can forge a line."""
+    def line(self, at: datetime, left_out: int = 0) -> str:
+        """Its line in the log. JSON escapes control characters, so that no text can forge a line.
+
+        `left_out` is how many requests without a valid key were not recorded before it.
+        """
         caller = self.caller
         values: dict[str, Any] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -59,11 +65,19 @@ class AuditEntry:
             "roles": sorted(caller.roles) if caller is not None else [],
             "address": self.address,
             "action": self.action,
-            "path": self.path[:_MOST_PATH],
+            "path": _shortened(without_secrets(self.path)),
             "status": self.status,
         }
         values |= {name: value for name, value in (("job", self.job), ("batch", self.batch)) if value is not None}
+        if left_out:
+            values["left_out"] = left_out
         return json.dumps(values)
+
+
+def _shortened(path: str) -> str:
+    """A path whose JSON has at most `_MOST_PATH` characters: an escape has up to 12."""
+    path = path[:_MOST_PATH]
+    return path if len(json.dumps(path)) <= _MOST_PATH + 2 else path[: _MOST_PATH // 12]
 
 
 class AuditLog:
@@ -78,10 +92,20 @@ class AuditLog:
         self._file = BoundedFile(path, most_bytes=MOST_BYTES, kept=KEPT, on_error=self._failed)
         self._file.setFormatter(logging.Formatter("%(message)s"))
         self._is_failing = False
+        self._strangers = RateLimit()
+        self._left_out = 0
 
     def write(self, entry: AuditEntry) -> None:
-        """Write a line; an error is logged once, because a full disk must not stop the grid."""
-        line = entry.line(datetime.now(UTC))
+        """Write a line; an error is logged once, because a full disk must not stop the grid.
+
+        Of requests without a valid key, which anybody can make, some are only counted if there are many: otherwise they
+        could displace all other lines.
+        """
+        if entry.caller is None and self._strangers.take("", MOST_STRANGERS, time.monotonic()):
+            self._left_out += 1
+            return
+        line = entry.line(datetime.now(UTC), self._left_out)
+        self._left_out = 0
         failed_before, self._is_failing = self._is_failing, False
         self._file.emit(logging.LogRecord(NAME, logging.INFO, "", 0, line, None, None))
         if self._is_failing and not failed_before:

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Sequence
 
 from raygrid.core.access import ALL_ROLES, Caller, StoredKey, digest_of, id_of
-from raygrid.errors import UnavailableError
+from raygrid.errors import NotAuthorizedError, UnavailableError
 from raygrid.settings.sections import ApiKey
 from raygrid.store import JobStore
 
 logger = logging.getLogger(__name__)
 
 READ_EVERY_S = 0.5
+ENDED = "the API key has expired or was revoked"
 
 
 class KeyRing:
@@ -79,6 +80,26 @@ class KeyRing:
         """Whether a key was one of this grid's, and has expired or was revoked."""
         ended = self._ended.get(id_of(key) or "")
         return ended is not None and hmac.compare_digest(ended.digest, digest_of(key))
+
+    def accepts(self, caller: Caller) -> bool:
+        """Whether requests of a caller whose key was valid when its request came are still accepted."""
+        if not caller.key or caller.key in self._stored:
+            return True
+        return any(caller is each for _, each in self._of_settings)
+
+    def require(self, caller: Caller) -> None:
+        """Refuse to go on with a request that took long.
+
+        Raises:
+            NotAuthorizedError: its key has expired or was revoked meanwhile.
+        """
+        if not self.accepts(caller):
+            raise NotAuthorizedError(ENDED)
+
+    @property
+    def has_stored_keys(self) -> bool:
+        """Whether admins have made keys, valid or not."""
+        return bool(self._stored or self._ended)
 
     async def _forever(self) -> None:
         while True:

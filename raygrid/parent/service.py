@@ -151,15 +151,19 @@ class Parent:
             BusyError: no group can take the job now, or the key has reached a limit.
         """
         self.blob_check.require()
-        await self.quotas.require(caller, [job])
-        await self.definitions.require([job.spec.definition])
-        [job] = await self.reuse.with_sources([job])
-        routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
+        admission = await self.quotas.admit(caller, [job])
         try:
-            inserted = await self._inserts.put(routed)
-        except BaseException:
-            self._release([routed])
-            raise
+            await self.definitions.require([job.spec.definition])
+            [job] = await self.reuse.with_sources([job])
+            routed = replace(job, group_id=self.groups.routing.choose(job.affinity, job.site))
+            try:
+                inserted = await self._inserts.put(routed)
+            except BaseException:
+                self._release([routed])
+                raise
+        finally:
+            if admission is not None:
+                admission.stored()
         [submitted] = self._settle([routed], [inserted])
         if isinstance(submitted, ConflictError):
             raise submitted
@@ -175,16 +179,20 @@ class Parent:
             BusyError: no group can take the jobs now, or the key has reached a limit.
         """
         self.blob_check.require()
-        await self.quotas.require(caller, jobs)
-        await self.definitions.require({job.spec.definition for job in jobs})
-        routed = await self.reuse.with_sources(jobs)
-        for index, group_id in self.groups.routing.choose_many(routed):
-            routed[index] = replace(routed[index], group_id=group_id)
+        admission = await self.quotas.admit(caller, jobs)
         try:
-            inserted = await self._batch_inserts.insert(routed, batch_id, caller.owner)
-        except BaseException:
-            self._release(routed)
-            raise
+            await self.definitions.require({job.spec.definition for job in jobs})
+            routed = await self.reuse.with_sources(jobs)
+            for index, group_id in self.groups.routing.choose_many(routed):
+                routed[index] = replace(routed[index], group_id=group_id)
+            try:
+                inserted = await self._batch_inserts.insert(routed, batch_id, caller.owner)
+            except BaseException:
+                self._release(routed)
+                raise
+        finally:
+            if admission is not None:
+                admission.stored()
         outcomes = self._settle(routed, inserted)
         accepted = [each for each in outcomes if isinstance(each, Submitted)]
         refused = [
@@ -339,13 +347,18 @@ class Parent:
         checked_id(name, "data name")
         self.blob_check.require()
         await self._require_own_data(name, caller)  # before a long upload
-        blob = await self.blobs.upload(await self.quotas.limited(caller, chunks), data_key)
-        if blob.size == 0:
-            raise InvalidRequestError(f"the shared data {name!r} is empty")
-        data = SharedData(name, blob.digest, blob.size)
-        self.traffic.count("received", "", blob.size)
-        self.traffic.count("stored", "", blob.size)
-        await self.store.put_data(data, caller.owner, may_take_unowned=caller.owns(""))
+        admission = await self.quotas.admit_upload(caller)
+        try:
+            blob = await self.blobs.upload(chunks if admission is None else admission.limited(chunks), data_key)
+            if blob.size == 0:
+                raise InvalidRequestError(f"the shared data {name!r} is empty")
+            data = SharedData(name, blob.digest, blob.size)
+            self.traffic.count("received", "", blob.size)
+            self.traffic.count("stored", "", blob.size)
+            await self.store.put_data(data, caller.owner, may_take_unowned=caller.owns(""))
+        finally:
+            if admission is not None:
+                admission.stored()
         return StoredData(data, datetime.now(UTC), caller.owner)
 
     async def data(self, caller: Caller, names: Sequence[str] | None = None) -> dict[str, StoredData]:
@@ -398,7 +411,7 @@ def _no_data(name: str, *, hides: bool) -> DataNotFoundError:
 
 def _outcome(job: NewJob, inserted: Inserted) -> Submitted | ConflictError:
     job_id, before = job.spec.job_id, inserted.existing
-    if inserted.conflict and before is not None and not job.may_join(before.owner):
+    if inserted.foreign:
         return ConflictError(f"the jobId {job_id!r} is taken by a job of another owner; choose another jobId")
     if inserted.conflict:
         return ConflictError(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _bytes(value: object) -> object:
@@ -29,7 +29,7 @@ def size_in_bytes(value: str) -> int:
 
 
 def _name(value: str) -> str:
-    if _NAME.fullmatch(value) is None:
+    if NAME.fullmatch(value) is None:
         raise ValueError(f"{value!r} is not a name; use up to 64 letters, digits, '.', '_' or '-'")
     return value
 

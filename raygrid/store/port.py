@@ -28,6 +28,7 @@ class Inserted:
         created: whether the job is new.
         existing: the stored job with the same id, if any; None if the other job is in the same call.
         conflict: whether the other job has another fingerprint or owner, so that the submit must be refused.
+        foreign: whether that is so because the other job is another owner's.
         reused_from: the job that ran, if the new one reuses a stored result and is done.
     """
 
@@ -35,6 +36,7 @@ class Inserted:
     existing: StoredJob | None = None
     conflict: bool = False
     reused_from: str | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,15 +41,19 @@ class SqlBatches:
     async def join(
         self, connection: AsyncConnection, batch_id: str, owner: str, members: list[tuple[str, int]], now: datetime
     ) -> None:
-        """Add jobs, each with its revision, to a batch, within the transaction that inserts them."""
+        """Add jobs, each with its revision, to a batch, within the transaction that inserts them.
+
+        Without jobs, because all were refused, the batch is not made.
+        """
+        if not members:
+            return
         values: dict[str, Any] = {"batch_id": batch_id, "submitted_at": now, "owner": owner}
         await connection.execute(self._database.insert_ignoring(batches), values)
-        if members:
-            joining = [
-                {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
-                for job_id, revision in members
-            ]
-            await connection.execute(self._database.insert_ignoring(batch_jobs), joining)
+        joining = [
+            {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
+            for job_id, revision in members
+        ]
+        await connection.execute(self._database.insert_ignoring(batch_jobs), joining)
 
     @threaded_read
     async def jobs(
@@ -75,12 +79,14 @@ class SqlBatches:
                 statement = statement.join(batch_jobs, batch_jobs.c.job_id == jobs.c.job_id)
                 statement = statement.where(batch_jobs.c.batch_id == batch_id).order_by(batch_jobs.c.position)
                 if after is not None:
-                    position = await self._position(connection, batch_id, after)
+                    position = await self._position(connection, batch_id, after, owner)
                     statement = statement.where(batch_jobs.c.position > position)
             return [rows.job(row) for row in await connection.execute(statement)]
 
-    async def _position(self, connection: AsyncConnection, batch_id: str, job_id: str) -> int:
+    async def _position(self, connection: AsyncConnection, batch_id: str, job_id: str, owner: str | None) -> int:
         found = select(batch_jobs.c.position).where(batch_jobs.c.batch_id == batch_id, batch_jobs.c.job_id == job_id)
+        if owner is not None:  # a cursor must not tell that another owner's job exists
+            found = found.join(jobs, jobs.c.job_id == batch_jobs.c.job_id).where(jobs.c.owner == owner)
         position: int | None = (await connection.execute(found)).scalar_one_or_none()
         if position is None:
             raise no_such_cursor(job_id, f"job of batch {batch_id}")
@@ -126,6 +132,8 @@ class SqlBatches:
         async with self._database.read() as connection:
             if after is not None:
                 found = select(*age).where(batches.c.batch_id == after)
+                if owner is not None:
+                    found = found.where(batches.c.owner == owner)
                 last = (await connection.execute(found)).one_or_none()
                 if last is None:
                     raise no_such_cursor(after, "batch")

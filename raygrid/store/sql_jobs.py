@@ -122,7 +122,9 @@ class SqlJobs:
             first = by_id[job_id]
             known = (found.fingerprint, found.owner) if found else (first.fingerprint, first.spec.owner)
             conflict = _is_conflict(job, *known)
-            answers.append(Inserted(job_id in created, found, conflict, None if conflict else reused.get(job_id)))
+            reused_from = None if conflict else reused.get(job_id)
+            foreign = not job.may_join(known[1])
+            answers.append(Inserted(job_id in created, found, conflict, reused_from, foreign))
             created.discard(job_id)  # a second job with the same id in this call is not created
         return answers
 

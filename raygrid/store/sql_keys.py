@@ -48,7 +48,7 @@ class SqlKeys:
             if found is None or not (old := _key(found)).is_valid(now):
                 return None
             caller = Caller(successor_id, old.caller.owner, old.caller.roles, old.caller.pricers, old.caller.limits)
-            lifetime_s = None if old.expires_at is None else (old.expires_at - old.created_at).total_seconds()
+            lifetime_s = None if found.lifetime_ms is None else found.lifetime_ms / 1000
             new = await self._insert(connection, caller, digest, by, lifetime_s, key_id)
             until = now + timedelta(seconds=overlap_s)
             ends = until if old.expires_at is None else min(until, old.expires_at)
@@ -89,6 +89,7 @@ class SqlKeys:
             "created_by": by,
             "expires_at": ends,
             "replaces": replaces,
+            "lifetime_ms": None if lifetime_s is None else round(lifetime_s * 1000),
         }
         await connection.execute(insert(api_keys), values)
         return StoredKey(caller, digest, now, by, ends, None, replaces)

@@ -208,6 +208,7 @@ api_keys = Table(
     Column("expires_at", Instant),
     Column("revoked_at", Instant),
     Column("replaces", String(16)),
+    Column("lifetime_ms", BigInteger),  # for which it was made; null for ever. A rotation changes expires_at
 )
 
 # Values that the whole grid agrees on, by name: the first proposal stays.

@@ -19,8 +19,8 @@ _QUESTION = struct.Struct("=BBBBI")  # inet_diag_req_v2 without the id: family, 
 _ID = struct.Struct("!HH16s16s")  # of inet_diag_sockid: ports and addresses of both ends
 _REST_OF_ID = struct.pack("=III", 0, 0xFFFF_FFFF, 0xFFFF_FFFF)  # any interface, no cookie
 _ALL_STATES = 0xFFFF_FFFF
-_UID_AT = _HEADER.size + 4 + _ID.size + len(_REST_OF_ID) + 12  # in the answer, an inet_diag_msg
-_UID = struct.Struct("=I")
+_OWNER_AT = _HEADER.size + 4 + _ID.size + len(_REST_OF_ID) + 12  # in the answer, an inet_diag_msg
+_OWNER = struct.Struct("=II")  # user and inode
 _ANSWER = 4_096
 Address = tuple[str, int]
 
@@ -50,8 +50,9 @@ class Peers:
     def user_of(self, theirs: Address, ours: Address) -> int | None:
         """The user id of the owner of the socket at the address `theirs`, which is connected to `ours`.
 
-        None if there is none: it is on another machine, in another network namespace, or closed. A user whom this
-        process's user namespace does not know is 65534.
+        None if there is none: it is on another machine, in another network namespace, or closed; the kernel may still
+        answer for a closed socket, with root as its user. A user whom this process's user namespace does not know is
+        65534.
 
         Raises:
             OSError: the kernel gave no answer.
@@ -73,8 +74,9 @@ class Peers:
             if error == errno.ENOENT:
                 return None
             raise OSError(error, os.strerror(error), "socket diagnostics")
-        user: int = _UID.unpack_from(answer, _UID_AT)[0]
-        return user
+        user: int
+        user, inode = _OWNER.unpack_from(answer, _OWNER_AT)
+        return user if inode else None  # without an inode, no process has the socket any more
 
 
 @contextlib.contextmanager

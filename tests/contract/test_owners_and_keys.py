@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raygrid.core.access import Caller, KeyLimits, Role, StoredKey, digest_of, new_key
-from raygrid.errors import ConflictError, UnavailableError
+from raygrid.errors import ConflictError, InvalidRequestError, UnavailableError
 from raygrid.models import NewJob, SharedData
 from raygrid.store import JobStore
 from tests.contract.test_job_store import done, lead, new, one, store
@@ -47,6 +47,9 @@ async def test_the_same_submit_of_another_owner_is_a_conflict(store: JobStore) -
     assert (again.conflict, other.conflict, other.created) == (False, True, False)
     first, second = await store.insert([owned("j2", "rates"), owned("j2", "credit")])
     assert (first.created, first.conflict, second.created, second.conflict) == (True, False, False, True)
+    [changed] = await store.insert([replace(owned("j1", "rates"), fingerprint="x")])
+    assert (changed.conflict, changed.foreign) == (True, False)
+    assert [other.foreign, first.foreign, second.foreign] == [True, False, True]
 
 
 async def test_a_job_without_an_owner_is_joined_only_by_who_may(store: JobStore) -> None:
@@ -83,6 +86,30 @@ async def test_listings_can_show_one_owner(store: JobStore) -> None:
     rest = await store.batches(owner="credit", after="b3")
     assert ([batch.batch_id for batch in rest.batches], rest.more) == (["b1"], False)
     assert await store.jobs(owner="nobody") == []
+
+
+async def test_a_cursor_of_another_owner_does_not_exist(store: JobStore) -> None:
+    """Otherwise its error would tell whether a job or batch is there."""
+    await store.insert([owned("j1", "rates")], "night", "rates")
+    await store.insert([owned("j2", "credit")], "day", "credit")
+    for owner in ("rates", None):
+        assert await store.jobs(batch_id="night", after="j1", owner=owner) == []
+        await store.batches(after="night", owner=owner)
+    for cursor in ("j1", "unknown"):
+        with pytest.raises(InvalidRequestError):
+            await store.jobs(batch_id="night", after=cursor, owner="credit")
+    for cursor in ("night", "unknown"):
+        with pytest.raises(InvalidRequestError):
+            await store.batches(after=cursor, owner="credit")
+
+
+async def test_a_batch_of_which_every_job_is_refused_does_not_exist(store: JobStore) -> None:
+    """Its id stays free."""
+    await store.insert([owned("j1", "rates")])
+    [refused] = await store.insert([owned("j1", "credit")], "night", "credit")
+    assert refused.conflict
+    assert await store.batch("night") is None
+    await store.insert([owned("j2", "rates")], "night", "rates")
 
 
 async def test_a_cancellation_keeps_who_asked_first(store: JobStore) -> None:
@@ -231,3 +258,15 @@ async def test_a_rotation_gives_the_same_rights_and_ends_the_old_key(store: JobS
     assert again is not None
     [old_again] = [each for each in (await store.keys()).keys if each.key_id == key.key_id]
     assert old_again.expires_at == old.expires_at
+
+
+async def test_every_successor_of_a_key_gets_the_same_lifetime(store: JobStore) -> None:
+    """Also if a key is rotated twice, because the first answer was lost."""
+    for lifetime_s in (None, 3600.0):
+        key = await made(store, lifetime_s)
+        for number in (1, 2):
+            successor = f"{key.key_id[:8]}{number}"
+            found = await store.rotate_key(key.key_id, successor, digest_of(successor), "ops", 60.0)
+            assert found is not None
+            lives = None if found.expires_at is None else (found.expires_at - found.created_at).total_seconds()
+            assert lives == pytest.approx(lifetime_s, abs=0.01)

@@ -159,7 +159,7 @@ class Cluster:
 
     def client(self, host: str = "head") -> Client:
         """A client at the desk that enters through a host."""
-        return Client(self.url(host), KEY)
+        return Client(self.url(host), KEY, plain_http=True)
 
 
 __all__ = ["DESK", "KEY", "PORT", "Cluster"]

@@ -319,6 +319,7 @@ class Hosts:
             "PATH": f"{OPT}/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": HOME,
             "LANG": "C.UTF-8",
+            "RAYGRID_PLAIN_HTTP": "1",  # the networks between the hosts exist on this machine only
             **(more or {}),
         }
 

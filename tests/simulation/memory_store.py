@@ -99,8 +99,9 @@ class MemoryStore(MemoryGridTables):
             job = self._rows[job_id].job
             conflict = job.fingerprint != new.fingerprint or not new.may_join(job.owner)
             reused_from = None if conflict or job_id in before else job.reused_from
-            answers.append(Inserted(created, before.get(job_id), conflict, reused_from))
-        if batch_id is not None:
+            foreign = not new.may_join(job.owner)
+            answers.append(Inserted(created, before.get(job_id), conflict, reused_from, foreign))
+        if batch_id is not None and not all(answer.conflict for answer in answers):
             batch = self._batches.setdefault(batch_id, _Batch(now, batch_owner))
             for new, answer in zip(jobs, answers, strict=True):
                 if not answer.conflict and new.spec.job_id not in batch.members:
@@ -240,7 +241,7 @@ class MemoryStore(MemoryGridTables):
         else:
             ids = list(batch.members) if batch else []  # in the order in which they joined
             if after is not None:
-                if after not in ids:
+                if after not in ids or owner not in (None, self._rows[after].job.owner):
                     raise no_such_cursor(after, f"job of batch {batch_id}")
                 ids = ids[ids.index(after) + 1 :]
         found = (self._rows[job_id].job for job_id in ids)
@@ -276,12 +277,12 @@ class MemoryStore(MemoryGridTables):
     ) -> BatchSummaryPage:
         """A page of batches, the newest first; see `JobStore.batches`."""
         ids = sorted(self._batches, key=lambda batch_id: (self._batches[batch_id].submitted_at, batch_id), reverse=True)
+        ids = [batch_id for batch_id in ids if owner is None or self._batches[batch_id].owner == owner]
         if after is not None:
             if after not in ids:
                 raise no_such_cursor(after, "batch")
             ids = ids[ids.index(after) + 1 :]
         page: list[BatchSummary] = []
-        ids = [batch_id for batch_id in ids if owner is None or self._batches[batch_id].owner == owner]
         for batch_id in ids[:limit]:
             summary = await self.batch(batch_id)
             assert summary is not None

@@ -22,6 +22,7 @@ class MemoryGridTables:
         self._contents: dict[str, datetime] = {}  # digest to when a name last began or ceased to refer to it
         self._going: set[str] = set()
         self._keys: dict[str, StoredKey] = {}
+        self._lifetimes: dict[str, float | None] = {}
         self._leases: dict[str, Lease] = {}
         self._drains: dict[str, Drain] = {}
         self._agreements: dict[str, str] = {}
@@ -126,6 +127,7 @@ class MemoryGridTables:
         """Store a new key."""
         now = self._clock()
         ends = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
+        self._lifetimes[caller.key] = lifetime_s
         key = self._keys[caller.key] = StoredKey(caller, digest, now, by, ends)
         return key
 
@@ -136,8 +138,7 @@ class MemoryGridTables:
         old, now = self._keys.get(key_id), self._clock()
         if old is None or not old.is_valid(now):
             return None
-        lifetime_s = None if old.expires_at is None else (old.expires_at - old.created_at).total_seconds()
-        new = await self.add_key(replace(old.caller, key=successor_id), digest, by, lifetime_s)
+        new = await self.add_key(replace(old.caller, key=successor_id), digest, by, self._lifetimes[key_id])
         until = now + timedelta(seconds=overlap_s)
         self._keys[key_id] = replace(old, expires_at=until if old.expires_at is None else min(until, old.expires_at))
         new = self._keys[successor_id] = replace(new, replaces=key_id)

@@ -69,7 +69,7 @@ class Answers:
     def client(self, time: FakeTime | None = None, api_key: str | None = None, **policy: float) -> Client:
         """A client that gets these answers."""
         retry = (time or FakeTime()).policy(**policy)
-        return Client(URL, api_key, transport=httpx.MockTransport(self), retry=retry)
+        return Client(URL, api_key, transport=httpx.MockTransport(self), retry=retry, plain_http=True)
 
 
 class RunCommand(Protocol):

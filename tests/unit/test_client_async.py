@@ -98,7 +98,7 @@ def test_a_client_is_used_in_one_event_loop_after_another() -> None:
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_client_cannot_be_pickled_and_the_error_has_the_remedy(kind: type[Client] | type[AsyncClient]) -> None:
     """joblib, Dask and multiprocessing try it; results and errors can be pickled."""
-    client = kind(URL, "k" * 32)
+    client = kind(URL, "k" * 32, plain_http=True)
     batch = (
         BatchJobs(client._connection, "b", ["j"])
         if isinstance(client, Client)

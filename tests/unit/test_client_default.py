@@ -139,7 +139,9 @@ def test_connect_sets_the_grid_of_the_modules_functions() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(202, json={})
 
-    client = raygrid.connect("http://grid.test", "0123456789abcdef", transport=httpx.MockTransport(answer))
+    client = raygrid.connect(
+        "http://grid.test", "0123456789abcdef", transport=httpx.MockTransport(answer), plain_http=True
+    )
 
     assert default.client() is client
     assert raygrid.submit(b"x", job_id="j").job_id == "j"

@@ -209,7 +209,7 @@ async def test_an_async_batch_names_a_failed_job_in_the_same_words() -> None:
 def interrupted(*answers: Answer, api_key: str | None = None) -> list[str]:
     """The results that `raygrid.map` gives with these answers before it is interrupted by Ctrl-C."""
     grid = Answers(httpx.Response(200, json={}), *answers)
-    raygrid.connect(URL, api_key, transport=httpx.MockTransport(grid))
+    raygrid.connect(URL, api_key, transport=httpx.MockTransport(grid), plain_http=True)
     seen: list[str] = []
 
     def go_through() -> None:

@@ -49,6 +49,31 @@ def test_another_user_is_told_apart(peers: Peers) -> None:
             assert client.wait(10) == 0
 
 
+@pytest.mark.parametrize("has_sent", [False, True])
+def test_an_end_that_was_closed_in_order_has_no_owner(peers: Peers, has_sent: bool) -> None:
+    """The kernel keeps it for a while, and shows root as its user."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        if has_sent:
+            theirs.sendall(b"POST /submit HTTP/1.1")
+        theirs.close()
+        ours, address = listening.accept()
+        with ours:
+            assert peers.user_of(address, listening.getsockname()) is None
+
+
+def test_an_end_that_sends_no_more_has_its_owner(peers: Peers) -> None:
+    """It still reads the answer."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as theirs,
+    ):
+        theirs.shutdown(socket.SHUT_WR)
+        ours, address = listening.accept()
+        with ours:
+            assert peers.user_of(address, listening.getsockname()) == os.getuid()
+
+
 def test_a_closed_end_has_no_owner(peers: Peers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         theirs = socket.create_connection(listening.getsockname())

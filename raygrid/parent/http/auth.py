@@ -13,7 +13,7 @@ from raygrid.core.access import LOCAL, Caller, Role
 from raygrid.core.rates import RateLimit
 from raygrid.errors import BusyError, ForbiddenError, NotAuthorizedError
 from raygrid.parent.http.scope import ANOTHER_USER, CALLER
-from raygrid.parent.keys import KeyRing
+from raygrid.parent.keys import ENDED, KeyRing
 
 MOST_FAILURES = 300  # wrong keys per minute and address; after that they get 429
 
@@ -73,9 +73,11 @@ class Access:
         if found is not None:
             return found
         if credentials is not None and self._ring.has_ended(credentials.credentials):
-            raise NotAuthorizedError("the API key has expired or was revoked")
-        # A key of another grid does no harm at the user's own grid, which needs none.
-        if not self._key_required and ANOTHER_USER not in request.scope:
+            raise NotAuthorizedError(ENDED)
+        # A key of another grid does no harm at the user's own grid, which needs none. But if the grid has keys, one of
+        # them may have been mistyped, and what it may not do would be allowed.
+        is_own_user = not self._key_required and ANOTHER_USER not in request.scope
+        if is_own_user and (credentials is None or not self._ring.has_stored_keys):
             return LOCAL
         if credentials is None:
             raise NotAuthorizedError("this grid requires an API key: send the header 'Authorization: Bearer YOUR_KEY'")

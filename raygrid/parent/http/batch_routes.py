@@ -23,6 +23,7 @@ from raygrid.parent.service import Parent
 from raygrid.parent.submission import SubmissionOptions, checked_id, make_job, options_of_form, options_of_json
 
 MOST_JOBS_FIELD = 4 * 1024**2
+MOST_BATCH_ARGS_BYTES = 16 * 1024**2
 
 
 def _overrides(form: ReceivedForm) -> dict[str, dict[str, Any]]:
@@ -57,11 +58,18 @@ async def _batch_jobs(parent: Parent, caller: Caller, form: ReceivedForm) -> lis
     overrides = _overrides(form)
     defaults = options_of_form(form.options)
     per_job: dict[str, SubmissionOptions] = {}
+    args_bytes = 0
     for file in form.files:
         job_id = checked_id(file.part)
         if job_id in per_job:
             raise InvalidRequestError(f"two files of the batch have the jobId {job_id!r}")
         per_job[job_id] = options_of_json(overrides.get(job_id, {}), defaults)
+        args_bytes += sum(len(arg) for arg in per_job[job_id].args)
+        if args_bytes > MOST_BATCH_ARGS_BYTES:
+            raise TooLargeError(
+                f"the args of the jobs of a batch are longer than {MOST_BATCH_ARGS_BYTES:,} characters together; send "
+                "fewer jobs at once, or put what is long into an input"
+            )
     names = sorted({name for options in per_job.values() for name in options.data})
     data = {name: stored.data for name, stored in (await parent.data(caller, names)).items()}
     pinned = parent.definitions.digest
@@ -81,7 +89,7 @@ def batch_routes(parent: Parent) -> APIRouter:
         responses=problem_responses(*SUBMIT_PROBLEMS),
     )
     async def submit_batch(request: Request, caller: Submitter) -> Response:
-        form = await read_form(request, parent, max_files=parent.settings.http.max_batch_jobs)
+        form = await read_form(request, parent, caller, max_files=parent.settings.http.max_batch_jobs)
         given = form.options.pop("batchId", [])
         if len(given) > 1:
             raise InvalidRequestError("the option 'batchId' is given more than once")
@@ -158,7 +166,7 @@ def batch_routes(parent: Parent) -> APIRouter:
         http = parent.settings.http
         wait_s = min(http.sync_wait_s if wait is None else wait, http.max_wait_s)
         boundary = f"raygrid-{uuid4().hex}"
-        body = streams.batch_results(parent, caller.key, batch_id, cursor, wait_s, boundary)
+        body = streams.batch_results(parent, caller, batch_id, cursor, wait_s, boundary)
         media_type = f"multipart/mixed; boundary={boundary}"
         headers = {BATCH: batch_id, "X-Accel-Buffering": "no"}
         return StreamingResponse(body, headers=headers, media_type=media_type)

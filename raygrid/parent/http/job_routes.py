@@ -58,6 +58,7 @@ def job_routes(parent: Parent) -> APIRouter:
         wait: Wait = None,
     ) -> Response:
         job = await parent.wait(job_id, min(wait or 0.0, parent.settings.http.max_wait_s), caller)
+        parent.keys.require(caller)
         return await result_response(request, parent, job, even_if_failed=even_if == "failed")
 
     @router.delete(
@@ -117,11 +118,11 @@ def job_routes(parent: Parent) -> APIRouter:
         wait_s = parent.settings.http.max_wait_s
         if job is not None:
             await parent.job(job, caller)  # refuses an unknown job before the stream begins
-            body = streams.job_events(parent, job, after, wait_s)
+            body = streams.job_events(parent, caller, job, after, wait_s)
         else:
             assert batch is not None
             await parent.batch(batch, caller)
-            body = streams.batch_events(parent, batch, after, wait_s)
+            body = streams.batch_events(parent, caller, batch, after, wait_s)
         # X-Accel-Buffering keeps nginx from buffering the answer.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)

@@ -9,18 +9,20 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
-from raygrid.core.access import OWNER, Caller, KeyLimits, Role, StoredKey, digest_of, new_key
+from raygrid.core.access import OWNER, Caller, KeyLimits, Role, StoredKey, digest_of, id_of, new_key, without_secrets
 from raygrid.errors import KeyNotFoundError
 from raygrid.parent.http.auth import Admin
 from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.http.schemas import AnswerModel
 from raygrid.parent.service import Parent
+from raygrid.settings.values import NAME
 
 logger = logging.getLogger(__name__)
 
 LONGEST_S = 10 * 366 * 86_400.0
 OVERLAP_S = 86_400.0
 
+_PricerName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 _Count = Annotated[int, Field(ge=1, le=2**53)]
 
 
@@ -41,9 +43,9 @@ class WantedKey(AnswerModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    owner: str = Field(pattern=f"^{OWNER.pattern}$", description="to whom belongs what is made with the key")
+    owner: str = Field(pattern=f"^{OWNER.pattern}$", description="who owns what is made with the key")
     roles: list[Role] = Field(min_length=1, description="what the key may do")
-    pricers: list[str] | None = Field(
+    pricers: list[_PricerName] | None = Field(
         default=None, max_length=1_000, description="pricers for which it may submit jobs; null for all"
     )
     lifetime_s: float | None = Field(
@@ -115,7 +117,8 @@ def key_routes(parent: Parent) -> APIRouter:
     router = APIRouter(tags=["keys"])
 
     def unknown(key_id: str) -> KeyNotFoundError:
-        return KeyNotFoundError(f"there is no valid key with the id {key_id[:40]!r}; `raygrid keys list` shows all")
+        shown = without_secrets(key_id)[:40]
+        return KeyNotFoundError(f"there is no valid key with the id {shown!r}; `raygrid keys list` shows all")
 
     @router.post(
         "/keys",
@@ -149,6 +152,7 @@ def key_routes(parent: Parent) -> APIRouter:
         responses=problem_responses("key-not-found", "invalid-request", "unavailable"),
     )
     async def rotate(id: str, by: Admin, how: Rotation = _ROTATION) -> MadeKey:
+        id = id_of(id) or id  # some give the whole key
         text, successor_id = new_key()
         made = await parent.store.rotate_key(id, successor_id, digest_of(text), by.owner, how.overlap_s)
         if made is None:
@@ -163,6 +167,7 @@ def key_routes(parent: Parent) -> APIRouter:
         responses=problem_responses("key-not-found", "invalid-request", "unavailable"),
     )
     async def revoke(id: str, by: Admin) -> KeyAnswer:
+        id = id_of(id) or id  # some give the whole key
         revoked = await parent.store.revoke_key(id)
         if revoked is None:
             raise unknown(id)

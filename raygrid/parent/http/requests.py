@@ -8,6 +8,7 @@ from fastapi import Path, Query, Request
 
 from raygrid.core.access import NOBODY, Caller
 from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body, require_size
+from raygrid.parent.quotas import FORM_BYTES
 from raygrid.parent.service import Parent
 from raygrid.parent.submission import JOB_ID
 
@@ -42,20 +43,27 @@ def shown_owner(caller: Caller, wanted: str | None) -> str | None:
     return caller.owner if wanted in (None, caller.owner) else NOBODY
 
 
-async def read_form(request: Request, parent: Parent, max_files: int) -> ReceivedForm:
+async def read_form(request: Request, parent: Parent, caller: Caller, max_files: int) -> ReceivedForm:
     """Read the form of a submit.
 
     Raises:
-        RaygridError: the form is invalid, or this parent takes no jobs.
+        RaygridError: the form is invalid, this parent takes no jobs, or the caller may not have so many.
     """
     parent.blob_check.require()  # before a long upload
     settings = parent.settings
     limit = settings.http.max_body
     require_plain_body(request.headers.get("content-encoding", ""))
     announced = request.headers.get("content-length", "")
-    if announced.isdigit():
-        require_size(int(announced), limit)
+    size = int(announced) if announced.isdigit() else 0
+    require_size(size, limit)
     reader = FormReader(parent.blobs, inline=settings.storage.inline, max_files=max_files)
-    form = await reader.read(request.headers.get("content-type"), limited(request.stream(), limit))
+    body = limited(request.stream(), limit)
+    admission = await parent.quotas.admit_upload(caller, size)  # else a refused form would leave its files behind
+    try:
+        admitted = body if admission is None else admission.limited(body, more=FORM_BYTES)
+        form = await reader.read(request.headers.get("content-type"), admitted)
+    finally:
+        if admission is not None:
+            admission.dropped()  # the jobs of the form count next
     parent.traffic.received(form.files)
     return form

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from urllib.parse import quote
 
+from raygrid.core.access import Caller
 from raygrid.errors import DamagedResultError, ResultExpiredError
 from raygrid.models import JobState, StoredJob
 from raygrid.parent.http.problems import problem_document
@@ -33,15 +34,22 @@ _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 class _Changes:
-    """Waits for changes between reads of the store, until the stream's time is over."""
+    """Waits for changes between reads of the store, until the stream's time is over or its reader's key has ended."""
 
-    def __init__(self, parent: Parent, wait_s: float, job_id: str | None = None) -> None:
+    def __init__(self, parent: Parent, caller: Caller, wait_s: float, job_id: str | None = None) -> None:
+        self._keys = parent.keys
+        self._caller = caller
         self._waiters = parent.waiters
         self._job_id = job_id
         self._changed = self._waiters.watch_all() if job_id is None else self._waiters.watch_job(job_id)
         self._looked_at = asyncio.get_running_loop().time()
         self._pause_s = FIRST_PAUSE_S
         self._until = self._looked_at + wait_s
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the reader's key is still valid."""
+        return self._keys.accepts(self._caller)
 
     @property
     def left_s(self) -> float:
@@ -104,6 +112,8 @@ async def _pages(
         page = await parent.store.changed(batch_id, cursor, PAGE, ended_only=ended_only)
         if page:
             cursor = page[-1].cursor
+        if not changes.may_go_on:
+            return
         full = len(page) == PAGE
         yield page, finished and not full
         if full:
@@ -117,18 +127,18 @@ async def _pages(
 
 
 async def batch_results(
-    parent: Parent, key: str, batch_id: str, cursor: int, wait_s: float, boundary: str
+    parent: Parent, caller: Caller, batch_id: str, cursor: int, wait_s: float, boundary: str
 ) -> AsyncIterator[bytes | memoryview]:
     """A multipart/mixed body: a part for each ended job, then a part that states whether the batch is complete.
 
-    `key` is the API key of the reader, whose answers share turns (`parent/outflow.py`).
+    The answers to one key share turns (`parent/outflow.py`).
     """
     complete = False
-    with closing(_Changes(parent, wait_s)) as changes:
+    with closing(_Changes(parent, caller, wait_s)) as changes:
         async for page, finished in _pages(parent, batch_id, cursor, changes, ended_only=True):
             complete = finished
             for piece in _by_size(page):
-                async with parent.outflow.turn(key, _size_of(piece)):
+                async with parent.outflow.turn(caller.key, _size_of(piece)):
                     async for part in _short_parts(parent, piece, boundary):
                         yield part
                     part = b""  # else the last result would stay in memory while this waits
@@ -230,13 +240,15 @@ def _head(boundary: str, headers: dict[str, str]) -> bytes:
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
+async def job_events(parent: Parent, caller: Caller, job_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
     """State changes of one job; ends when the job has ended."""
     heartbeat = _Heartbeat()
-    with closing(_Changes(parent, wait_s, job_id)) as changes:
+    with closing(_Changes(parent, caller, wait_s, job_id)) as changes:
         while True:
             changes.look()
             job = await parent.job(job_id)
+            if not changes.may_go_on:
+                return
             if job.revision > after:
                 after = job.revision
                 batches = await parent.store.batches_of([job_id])
@@ -252,10 +264,12 @@ async def job_events(parent: Parent, job_id: str, after: int, wait_s: float) -> 
                 yield HEARTBEAT
 
 
-async def batch_events(parent: Parent, batch_id: str, after: int, wait_s: float) -> AsyncIterator[bytes]:
+async def batch_events(
+    parent: Parent, caller: Caller, batch_id: str, after: int, wait_s: float
+) -> AsyncIterator[bytes]:
     """State changes of a batch's jobs, the latest of each job; ends when all have ended."""
     heartbeat = _Heartbeat()
-    with closing(_Changes(parent, wait_s)) as changes:
+    with closing(_Changes(parent, caller, wait_s)) as changes:
         async for page, finished in _pages(parent, batch_id, after, changes):
             if page:
                 after = page[-1].cursor

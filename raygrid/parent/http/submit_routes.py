@@ -26,7 +26,7 @@ from raygrid.parent.submission import checked_id, make_job, options_of_form
 
 async def _one_job(request: Request, parent: Parent, caller: Caller, job_id: str | None) -> NewJob:
     """Read the form of a single submit."""
-    form = await read_form(request, parent, max_files=1)
+    form = await read_form(request, parent, caller, max_files=1)
     if not form.files:
         raise InvalidRequestError("the form has no file; send one as: -F file=@trade.csv")
     if form.files[0].part != "file":
@@ -89,6 +89,7 @@ def submit_routes(parent: Parent) -> APIRouter:
             return _accepted(submitted)
         wait_s = next(each for each in (wait, preferred_wait_s(preferred), http.sync_wait_s) if each is not None)
         ended = await parent.wait(job_id, min(wait_s, http.max_wait_s), is_new=submitted.runs)
+        parent.keys.require(caller)
         if not ended.state.is_terminal:
             return _accepted(replace(submitted, state=ended.state))
         as_stdout = parent.settings.pricers.get(job.spec.pricer)

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger),
         sa.Column("revoked_at", sa.BigInteger),
         sa.Column("replaces", sa.String(16)),
+        sa.Column("lifetime_ms", sa.BigInteger),
     )
     op.create_table(
         "data_contents",
