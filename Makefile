@@ -102,10 +102,13 @@ docs: $(DOCS_READY) ## build the documentation as a site in site/
 wheel: $(READY) ## build raygrid as one file in dist/, for the machines of a cluster
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
-lock: $(READY) ## write requirements.lock and its companions for bench and docs anew from pyproject.toml
+lock: $(READY) ## write requirements.lock and its companions anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra postgres --extra dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra postgres --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements-run.lock
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements.lock --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements-bench.lock

@@ -70,8 +70,10 @@ class Cluster:
     def write_settings(self, **changes: Any) -> None:
         """Write grid.yaml."""
         self.settings |= changes
-        (self.directory / "grid.yaml").write_text(yaml.safe_dump(self.settings))
-        (self.directory / "grid.yaml").chmod(0o600)
+        (self.directory / "head").mkdir(exist_ok=True)
+        (self.directory / "head/grid.yaml").write_text(yaml.safe_dump(self.settings))
+        (self.directory / "head/grid.yaml").chmod(0o600)
+        (self.directory / "head/known_hosts").write_text(self.hosts.known_hosts)
 
     def write_cluster_file(self, workers: Sequence[str]) -> Path:
         """Write the operator's cluster.yaml for some of the hosts."""
@@ -84,7 +86,8 @@ class Cluster:
             for key in ("head_start_ray_commands", "worker_start_ray_commands"):
                 shipped[key] = [line.replace("host start", "host start --no-haproxy") for line in shipped[key]]
         shipped["file_mounts"] = {
-            f"{OPT}/grid.yaml": str(self.directory / "grid.yaml"),
+            f"{OPT}/head": str(self.directory / "head"),
+            f"{OPT}/ssh": str(PROJECT / "deploy/ssh"),
             "~/.ray/auth_token": str(self.directory / "home/.ray/auth_token"),
         }
         path = self.directory / "cluster.yaml"
@@ -111,7 +114,8 @@ class Cluster:
     def environment(self) -> Mapping[str, str]:
         """The operator's environment: a home of its own, and a place for Ray's notes of clusters."""
         return {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{PROJECT}/deploy/ssh:{os.environ['PATH']}",
+            "RAYGRID_KNOWN_HOSTS": str(self.directory / "head/known_hosts"),
             "HOME": str(self.directory / "home"),
             "RAY_TMPDIR": str(self.directory),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -143,7 +147,7 @@ class Cluster:
 
     def copy_settings(self) -> None:
         """Bring grid.yaml to the head, as `ray rsync-up` would."""
-        self.hosts.file("head", f"{OPT}/grid.yaml").write_bytes((self.directory / "grid.yaml").read_bytes())
+        self.hosts.file("head", f"{OPT}/grid.yaml").write_bytes((self.directory / "head/grid.yaml").read_bytes())
 
     def up(self, workers: Sequence[str] = ("a1", "a2", "b1", "b2")) -> str:
         """`ray up cluster.yaml`."""

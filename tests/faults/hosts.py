@@ -268,6 +268,12 @@ class Hosts:
         Path("/run/sshd").mkdir(exist_ok=True)
         self.run(name, SSHD, "-f", str(config))
 
+    @property
+    def known_hosts(self) -> str:
+        """The SSH keys of all hosts, as a file of known hosts."""
+        key = (self.directory / "host_key.pub").read_text().rpartition(" ")[0]
+        return "".join(f"{address} {key}\n" for address in ADDRESSES.values())
+
     # --- running commands on hosts ------------------------------------------------------------------------------
 
     def command(self, host: str, *command: str) -> list[str]:

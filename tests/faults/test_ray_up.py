@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from raygrid.client import Client
 from raygrid.client.jobs import BatchJobs
 from raygrid.client.status import JobStatus, NodeStatus
+from raygrid.errors import ConnectionFailedError
 from tests.faults.cluster import KEY, PRICERS, Cluster
 from tests.faults.hosts import RACKS, SHARED, Hosts, until
 from tests.faults.upgrade import Upgrade, upgrade_under_load
@@ -80,11 +84,44 @@ def test_after_ray_up_every_worker_is_a_node_of_its_rack(cluster: Cluster) -> No
     expected = {host: rack for rack, hosts in RACKS.items() for host in hosts if host != SPARE}
 
     def found(client: Client) -> dict[str, str]:
-        return {node.node: node.group for node in client.nodes() if node.state == "ok"}
+        with contextlib.suppress(ConnectionFailedError):  # its entry may come up after the nodes
+            return {node.node: node.group for node in client.nodes() if node.state == "ok"}
+        return {}
 
     for entry in ("head", "a1", "b2"):  # each parent learns of the groups by itself
         with cluster.client(entry) as client:
-            until(lambda: found(client) == expected, f"{entry} tells of all nodes", within_s=10)
+            until(lambda: found(client) == expected, f"{entry} tells of all nodes", within_s=60)
+
+
+def test_the_settings_with_their_secrets_are_on_the_head_only(cluster: Cluster, hosts: Hosts) -> None:
+    """Workers get what they need over Ray, and no file that `ray up` brings has a key."""
+    assert KEY in hosts.run("head", "cat", "/opt/raygrid/grid.yaml").stdout
+    assert hosts.run("head", "stat", "-c", "%a", "/opt/raygrid/grid.yaml").stdout == "600\n"
+    for host in ("a1", "a2", "b1", "b2"):
+        found = hosts.run(host, "grep", "-rlsF", KEY, "/opt/raygrid", "--exclude-dir=state", check=False)
+        assert found.stdout == "", host
+
+
+def test_a_machine_with_another_host_key_is_refused(cluster: Cluster, hosts: Hosts) -> None:
+    """At the desk and on the head, with the `ssh` that Ray's launcher uses there."""
+    environment = dict(cluster.environment)
+    ask = ["ssh", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-i", str(hosts.key), "root@10.88.0.21"]
+
+    def asked(known: str) -> subprocess.CompletedProcess[str]:
+        given = environment | {"RAYGRID_KNOWN_HOSTS": known}
+        return subprocess.run([*ask, "hostname"], env=given, capture_output=True, text=True, check=False)
+
+    assert asked(environment["RAYGRID_KNOWN_HOSTS"]).stdout == "b1\n"
+    other = cluster.directory / "other_hosts"
+    other.write_text(hosts.known_hosts.replace("AAAAC3NzaC1lZDI1NTE5AAAAI", "AAAAC3NzaC1lZDI1NTE5AAAAJ"))
+    for known in (str(other), "/dev/null"):
+        refused = asked(known)
+        assert refused.returncode == 255
+        assert "Host key verification failed" in refused.stderr
+    [ray] = hosts.processes("head", "gcs_server")
+    variables = Path(f"/proc/{ray}/environ").read_bytes().split(b"\0")
+    assert b"RAYGRID_KNOWN_HOSTS=/opt/raygrid/known_hosts" in variables
+    assert any(each.startswith(b"PATH=/opt/raygrid/ssh:") for each in variables)
 
 
 def test_every_worker_has_a_parent_and_none_runs_on_the_head(cluster: Cluster, hosts: Hosts) -> None:
