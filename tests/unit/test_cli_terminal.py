@@ -99,6 +99,16 @@ def test_a_terminal_gets_no_sequence_of_others(monkeypatch: pytest.MonkeyPatch, 
     assert shown.count(visible) == times, shown
 
 
+def test_one_job_prints_its_stdout_beside_the_progress_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """While the bar is shown, `sys.stdout` is a stand-in of Rich without an encoding; the text is shown all the same."""
+    path = tmp_path / "book.csv"
+    path.write_text("x")
+    answers = Answers(batch_accepted, stream(part("j", 1, zip_of(stdout__txt=f"42 Stück\n{HOSTILE}\n")), end()))
+    shown = on_terminal(monkeypatch, answers, "submit", str(path), "--job-id", "j")
+    assert f"42 Stück\r\n{VISIBLE}\r\n" in shown
+    assert "1 done" in shown
+
+
 def test_json_on_a_terminal_has_the_escapes_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is still the same document."""
     shown = on_terminal(monkeypatch, Answers(answer(**JOB)), "status", "j", "--json")
