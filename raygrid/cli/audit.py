@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,9 @@ from raygrid.cli.options import AsJson, GridName, StartedWithFile
 from raygrid.errors import SettingsError
 from raygrid.system.logs import DIRECTORY
 
-_COLUMNS = ("time", "owner", "key", "address", "status", "action", "what", "request")
+_COLUMNS = ("time", "owner", "status", "action", "what", "key", "address", "request")
+_DISPENSABLE = ("request", "address", "key")
+_SHORTENED = {"owner": 8, "what": 26, "action": 10}
 _REFUSED = range(400, 500)
 
 
@@ -54,7 +57,7 @@ def audit(
         for entry in shown:
             print_out(json.dumps(entry))
     elif shown:
-        print_lines(_COLUMNS, [_cells(entry) for entry in shown])
+        print_lines(_COLUMNS, [_cells(entry) for entry in shown], dispensable=_DISPENSABLE, shortened=_SHORTENED)
     else:
         print_note(f"no such request in {found}")
 
@@ -88,5 +91,5 @@ def _time_of(entry: dict[str, Any]) -> str:
 
 def _cells(entry: dict[str, Any]) -> list[str]:
     about = entry.get("job") or entry.get("batch") or entry.get("path")
-    values = {**entry, "what": about}
+    values = {**entry, "what": about, "time": re.sub(r"\.\d+", "", _time_of(entry))}
     return [str(values.get(column) or "") for column in _COLUMNS]

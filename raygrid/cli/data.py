@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from raygrid.cli.grid import client_of, new_table, print_out, print_table
+from raygrid.cli.grid import client_of, print_lines, print_note, print_out
+from raygrid.client.status import DataInfo
 
 app = typer.Typer(no_args_is_help=True, help="Store, fetch, list and remove shared data, which many jobs read.")
 
@@ -44,8 +46,16 @@ def rm(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of
 @app.command("list")
 def list_data(context: typer.Context) -> None:
     """List the shared data."""
-    table = new_table(None, ("name", "size", "stored_at", "owner", "sha256"))
-    for stored in client_of(context).data():
-        stored_at = f"{stored.stored_at:%Y-%m-%dT%H:%M:%SZ}" if stored.stored_at else ""
-        table.add_row(stored.name, f"{stored.size:,}", stored_at, stored.owner or "", stored.digest[:16])
-    print_table(table)
+    stored = client_of(context).data()
+    if not stored:
+        print_note("no shared data yet")
+        return
+    print_lines(
+        ("name", "size", "stored_at", "owner", "sha256"),
+        [[each.name, f"{each.size:,}", _at(each), each.owner or "", each.digest[:16]] for each in stored],
+        dispensable=("sha256", "owner", "stored_at"),
+    )
+
+
+def _at(stored: DataInfo) -> str:
+    return f"{stored.stored_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if stored.stored_at else ""

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from raygrid.cli.columns import GAP, NOTHING, lay_out
 from raygrid.client import Client
 from raygrid.client.default import find_grid
 from raygrid.client.failure import last_lines
@@ -170,19 +172,33 @@ def print_table(table: Table) -> None:
     console.print(table, soft_wrap=False)
 
 
-def print_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_lines(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    dispensable: Sequence[str] = (),
+    shortened: Mapping[str, int] = NOTHING,
+    whole: str = "--json",
+) -> None:
     """Print each row on one line, below the names of the columns; empty columns are left out.
 
-    On a terminal lines are cut at its right edge; a pipe gets whole lines.
+    A pipe gets whole lines. On a terminal columns are left out or shortened (see `lay_out`), and what is wider all the
+    same is cut at its right edge; a note names these columns, and `whole`, which shows them.
     """
     console = out()
     rows = [[visible(" ".join(cell.split()), console) for cell in row] for row in rows]
     filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
-    widths = {at: max(len(columns[at]), *(len(row[at]) for row in rows)) for at in filled}
+    wanted = {columns[at]: max(len(columns[at]), *(cell_len(row[at]) for row in rows)) for at in filled}
     cut = console.is_terminal or "COLUMNS" in os.environ
+    layout = lay_out(wanted, console.width if cut else sys.maxsize, dispensable=dispensable, shortened=shortened)
     for row in (columns, *rows):
-        line = "  ".join(row[at].ljust(widths[at]) for at in filled).rstrip()
-        console.print(Text(line), no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=False)
+        cells = [Text(row[at]) for at in filled if columns[at] in layout.widths]
+        for cell, width in zip(cells, layout.widths.values(), strict=True):
+            cell.truncate(width, overflow="ellipsis", pad=True)
+        line = Text((" " * GAP).join(cell.plain for cell in cells).rstrip())
+        console.print(line, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=False)
+    if layout.reduced:
+        print_note(f"left out or cut: {', '.join(layout.reduced)}; a wider terminal or {whole} shows all")
 
 
 class GridCommands(TyperGroup):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
 
 from raygrid.cli.duration import duration_option
-from raygrid.cli.grid import client_of, new_table, print_json, print_note, print_out, print_table
+from raygrid.cli.grid import client_of, print_json, print_lines, print_note, print_out
 from raygrid.cli.options import AsJson
 from raygrid.client.keys import ApiKeyInfo, KeyLimitInfo, NewKey
 from raygrid.core.access import Role
@@ -30,7 +31,7 @@ KeyId = Annotated[str, typer.Argument(metavar="ID", help="The id of the key, as 
 @app.command()
 def add(
     context: typer.Context,
-    owner: Annotated[str, typer.Option(help="To whom belongs what is made with the key, such as a desk or a person.")],
+    owner: Annotated[str, typer.Option(help="Who owns what is made with the key, such as a desk or a person.")],
     role: Annotated[list[Role], typer.Option(help="What the key may do. Repeatable.")],
     pricer: Annotated[
         list[str] | None, typer.Option(help="Pricer for which it may submit jobs; by default all. Repeatable.")
@@ -57,19 +58,15 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(TypeAdapter(list[ApiKeyInfo]).dump_json(keys))
         return
-    table = new_table(None, ("id", "owner", "roles", "pricers", "state", "expires_at", "created_by", "replaces"))
-    for key in keys:
-        table.add_row(
-            key.id,
-            key.owner,
-            ",".join(key.roles),
-            "all" if key.pricers is None else ",".join(key.pricers),
-            _state(key),
-            f"{key.expires_at:%Y-%m-%dT%H:%M:%SZ}" if key.expires_at else "never",
-            key.created_by,
-            key.replaces or "",
-        )
-    print_table(table)
+    if not keys:
+        print_note("no keys; those of the settings file are not listed")
+        return
+    print_lines(
+        ("id", "owner", "state", "expires", "roles", "pricers", "created_by", "replaces"),
+        [_cells(key) for key in keys],
+        dispensable=("created_by", "replaces", "pricers"),
+        shortened={"roles": 12, "owner": 10, "pricers": 10},
+    )
 
 
 @app.command()
@@ -97,6 +94,19 @@ def _show_new(key: ApiKeyInfo) -> None:
     print_note(
         f"key {key.id} of {key.owner} ({', '.join(key.roles)}){until}; it is shown this once: keep it as a secret"
     )
+
+
+def _cells(key: ApiKeyInfo) -> list[str]:
+    return [
+        key.id,
+        key.owner,
+        _state(key),
+        f"{key.expires_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}" if key.expires_at else "never",
+        ",".join(key.roles),
+        "all" if key.pricers is None else ",".join(key.pricers),
+        key.created_by,
+        key.replaces or "",
+    ]
 
 
 def _state(key: ApiKeyInfo) -> str:

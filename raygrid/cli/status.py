@@ -29,8 +29,15 @@ from raygrid.cli.sandbox import OPEN_MARK, sandbox_cell, sandbox_details
 from raygrid.client import BatchStatus, JobStatus
 from raygrid.models import JobState
 
-# The columns that distinguish jobs come first: a terminal cuts lines at its right edge.
 _JOB_COLUMNS = ("job_id", "state", "submitted_at", "reason", "input_name", "pricer", "node", "attempts", "message")
+# The columns of lists that a narrow terminal leaves out, the first one first.
+_DISPENSABLE = {
+    "jobs": ("attempts", "node", "pricer", "message", "submitted_at", "reason"),
+    "batches": ("submitted_at", "jobs", "running", "queued"),
+    "groups": ("site", "term", "nodes", "leader"),
+}
+# Columns whose values may be shortened, to their least widths.
+_SHORTENED = {"input_name": 20, "message": 20, "leader": 12, "pricer": 12, "node": 12}
 _URGENCY = (JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.QUEUED, JobState.DONE)
 _SHOWN_OF_BATCH = 20
 _TRAFFIC = ("inputs", "data", "results", "served")
@@ -71,7 +78,13 @@ def status(
 def groups(context: typer.Context, as_json: AsJson = False) -> None:
     """List the groups, with the leader and the term of each."""
     columns = ("group", "site", "nodes", "slots", "running", "queued", "state", "leader", "term", "lost_since")
-    _print_list("groups", (*columns, "unfinished"), client_of(context).groups(), as_json)
+    found = client_of(context).groups()
+    if as_json:
+        _print_json(found)
+    elif found:
+        _print_rows("groups", (*columns, "unfinished"), found)
+    else:
+        print_note("no groups yet")
 
 
 def nodes(
@@ -130,7 +143,7 @@ def jobs(
         _print_json(found)
         return
     if found:
-        _print_rows(_JOB_COLUMNS, found)
+        _print_rows("jobs", _JOB_COLUMNS, found)
     else:
         print_note("no such jobs" if state or batch else "no jobs yet")
     if count > limit:
@@ -155,7 +168,8 @@ def batches(
     for each in shown:
         counts = [str(each.counts.get(state, 0)) for state in JobState]
         rows.append([each.batch_id, _cell(each.submitted_at), str(each.total), *counts])
-    print_lines(("batch_id", "submitted_at", "jobs", *(state.value for state in JobState)), rows)
+    columns = ("batch_id", "submitted_at", "jobs", *(state.value for state in JobState))
+    print_lines(columns, rows, dispensable=_DISPENSABLE["batches"])
     if len(found) > limit:
         print_note(f"these are the newest {limit}; see more with --limit")
 
@@ -187,7 +201,8 @@ def _print_urgent(jobs: Iterable[JobStatus], total: int, command: str) -> None:
     """Print some jobs of a batch; those that may need attention come first, within a state as submitted."""
     some = nsmallest(_SHOWN_OF_BATCH, jobs, key=lambda job: _URGENCY.index(job.state))
     if some:
-        _print_rows(("job_id", "state", "reason", "input_name", "node", "message"), some)
+        columns = ("job_id", "state", "reason", "input_name", "node", "message")
+        _print_rows("jobs", columns, some, whole=f"{command} --json")
     if total > len(some):
         print_note(f"these are {len(some)} of {total:,}; see the others with: {command} --limit {total}")
 
@@ -222,8 +237,9 @@ def _print_json(value: Any) -> None:
     print_json(to_json(value, indent=2))
 
 
-def _print_rows(columns: Sequence[str], rows: Iterable[Any]) -> None:
-    print_lines(columns, _cells(columns, rows))
+def _print_rows(title: str, columns: Sequence[str], rows: Iterable[Any], whole: str = "--json") -> None:
+    cells = _cells(columns, rows)
+    print_lines(columns, cells, dispensable=_DISPENSABLE[title], shortened=_SHORTENED, whole=whole)
 
 
 def _print_list(title: str, columns: Sequence[str], rows: Iterable[Any], as_json: bool) -> None:

@@ -100,7 +100,7 @@ def test_a_terminal_gets_no_sequence_of_others(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_one_job_prints_its_stdout_beside_the_progress_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """While the bar is shown, `sys.stdout` is a stand-in of Rich without an encoding; the text is shown all the same."""
+    """Meanwhile `sys.stdout` is a stand-in of Rich without an encoding; the text is shown all the same."""
     path = tmp_path / "book.csv"
     path.write_text("x")
     answers = Answers(batch_accepted, stream(part("j", 1, zip_of(stdout__txt=f"42 Stück\n{HOSTILE}\n")), end()))
