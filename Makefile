@@ -31,6 +31,8 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing Python packages into $(VENV); this takes a minute or two, and is done once" >&2
 	$(PYTHON) -m venv $(VENV)
 	@# Two at once, because pip uses one processor; the lock is complete, so that neither needs the other's packages.
+	@# While one pip replaces the setuptools of a new environment, the other would warn of an invalid distribution.
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes --disable-pip-version-check setuptools
 	@$(BIN)/python -c "$$SPLIT_LOCK" requirements.lock $(VENV)/first.lock $(VENV)/second.lock
 	$(PIP_LOCKED) $(VENV)/first.lock & first=$$!; $(PIP_LOCKED) $(VENV)/second.lock && wait $$first
 	@# pip compiles on one processor only; some packages contain files that are no Python of this version. What is
