@@ -20,7 +20,7 @@ from raygrid.client.form import MultipartForm
 from raygrid.client.json_body import JsonBody
 from raygrid.client.keys import ApiKeyInfo, NewKey
 from raygrid.client.options import JobOptions, checked_id
-from raygrid.client.problems import error_of_answer
+from raygrid.client.refusal import error_of_refusal
 from raygrid.client.result import Result
 from raygrid.client.retry import Backoff, is_worth_retrying, retry_after_s
 from raygrid.client.status import BatchStatus, DataInfo, GroupStatus, JobStatus, NodeStatus, read
@@ -79,14 +79,14 @@ class Flows:
                     min(within_s, self.endpoint.budget_s()), self.endpoint.wanted_pause_s(response, backoff.failures)
                 )
                 if pause is None:
-                    raise error_of_answer(response, self.endpoint)
+                    raise error_of_refusal(response, self.endpoint)
             yield Pause(pause)
 
     def success(self, call: Call, within_s: float = inf) -> Flow[httpx.Response]:
         """Send a call, and raise the error of an answer that is not a success."""
         response = yield from self.answer(call, within_s)
         if not response.is_success:
-            raise error_of_answer(response, self.endpoint)
+            raise error_of_refusal(response, self.endpoint)
         return response
 
     def members(self, call: Call, within_s: float = inf) -> Flow[dict[str, Any]]:
@@ -151,7 +151,7 @@ class Flows:
             if response.is_success:
                 reused_from = response.headers.get("raygrid-reused-from")
                 return Result(job_id, b"" if save_to else response.content, reused_from)
-            error = error_of_answer(response, self.endpoint)
+            error = error_of_refusal(response, self.endpoint)
             if not isinstance(error, NotFinishedError):
                 raise error
             now = clock()

@@ -10,7 +10,8 @@ from raygrid.client.calls import Call, Flow, Pause
 from raygrid.client.flows import Flows
 from raygrid.client.form import MultipartForm
 from raygrid.client.options import JobOptions, checked_id, new_id
-from raygrid.client.problems import error_of_answer, error_of_problem
+from raygrid.client.problems import error_of_problem
+from raygrid.client.refusal import error_of_refusal
 from raygrid.client.retry import Backoff
 from raygrid.client.upload import Input, InputUpload
 from raygrid.errors import BusyError, InvalidRequestError, RaygridError
@@ -100,7 +101,7 @@ def _post_chunk(
         response = yield from flows.answer(Call("POST", "/batches", body=form, batch_id=batch_id))
         refused_now = _refused(response, flows)
         if not response.is_success and not refused_now:
-            raise error_of_answer(response, endpoint)
+            raise error_of_refusal(response, endpoint)
         busy = {job_id: error for job_id, error in refused_now.items() if isinstance(error, BusyError)}
         if len(busy) < len(pending):
             backoff.reset()

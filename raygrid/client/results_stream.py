@@ -18,7 +18,7 @@ from raygrid.client.fit import TRIES, UnfitAnswerError, damaged_result
 from raygrid.client.flows import MAX_WAIT_S
 from raygrid.client.multipart import BrokenStreamError, PartsParser, ResultPart, StreamEnd
 from raygrid.client.options import checked_id
-from raygrid.client.problems import error_of_answer
+from raygrid.client.refusal import error_of_refusal
 from raygrid.client.retry import Backoff, is_worth_retrying
 from raygrid.errors import ConnectionFailedError, RaygridError, WaitTimeoutError
 
@@ -77,9 +77,9 @@ class ResultsStream:
         self._endpoint.answered = True
         if is_worth_retrying(response):
             wanted_s = self._endpoint.wanted_pause_s(response, self._backoff.failures)
-            raise _TryAgainError(error_of_answer(response, self._endpoint), wanted_s)
+            raise _TryAgainError(error_of_refusal(response, self._endpoint), wanted_s)
         if not response.is_success:
-            raise error_of_answer(response, self._endpoint)
+            raise error_of_refusal(response, self._endpoint)
         self._parser = PartsParser(response.headers.get("content-type", ""))
 
     def feed(self, chunk: bytes) -> Iterator[ResultPart]:

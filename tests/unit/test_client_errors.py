@@ -167,3 +167,29 @@ def test_a_malformed_url_is_refused(bad: str) -> None:
 def test_a_bare_host_and_port_is_enough() -> None:
     """http:// is added, a trailing slash dropped."""
     assert Client("localhost:8000/").url == "http://localhost:8000"
+
+
+@pytest.mark.parametrize(
+    "answer", [problem("not-found", 404, detail="Not Found"), httpx.Response(404, text="nothing here")]
+)
+@pytest.mark.parametrize("ask", ["nodes", "map"])
+def test_a_url_with_a_path_that_no_grid_has_is_named(answer: httpx.Response, ask: str) -> None:
+    """The message has the URL without the path, which is probably the right one."""
+    client = Client(f"{URL}/x/", transport=httpx.MockTransport(Answers(answer)))
+    with pytest.raises(errors.RaygridError) as caught:
+        client.nodes() if ask == "nodes" else client.map([b"1"])
+    assert str(caught.value) == f"there is no raygrid grid at {URL}/x; leave out the path: {URL}"
+
+
+@pytest.mark.parametrize("base", [URL, f"{URL}/grid"])
+def test_an_unknown_job_is_no_wrong_url(base: str) -> None:
+    """A proxy may serve a grid below a path."""
+    client = Client(base, transport=httpx.MockTransport(Answers(problem("job-not-found", 404))))
+    with pytest.raises(errors.JobNotFoundError, match="said job-not-found"):
+        client.job("j").status()
+
+
+def test_a_path_that_an_older_grid_lacks_is_no_wrong_url() -> None:
+    """Without a path in the URL, the grid's own message is shown."""
+    with pytest.raises(errors.RaygridError, match=r"^Not Found$"):
+        Answers(problem("not-found", 404, detail="Not Found")).client().keys()
