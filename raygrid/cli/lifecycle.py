@@ -24,6 +24,8 @@ from raygrid.settings.sources import set_by_variables
 from raygrid.system.grid_file import down_command
 from raygrid.system.home import usual_state_dir
 
+ANSWER_S = 2.0  # longest wait of `raygrid down` for the number of unfinished jobs
+
 
 def up(
     *,
@@ -85,8 +87,12 @@ def down(name: GridName = None, config: StartedWithFile = None) -> None:
         print_out(f"grid {settings.name} {state}")
         return
     with err().status(f"stopping grid {grid.name}"):
+        unfinished = _unfinished(grid)
         local.stop_grid(grid)
     print_out(f"grid {grid.name} is down")
+    if unfinished:
+        jobs = "1 unfinished job continues" if unfinished == 1 else f"{unfinished:,} unfinished jobs continue"
+        print_note(f"{jobs} with the next `raygrid up`")
 
 
 def _compared(given: set[str], config: Path | None) -> Collection[str] | None:
@@ -103,6 +109,17 @@ def _note_sandbox(grid: GridFile, command: str) -> None:
     with contextlib.suppress(RaygridError), Client(grid.url, grid.api_key, retry=retry) as client:
         if (note := note_after_start(client.nodes(), command)) is not None:
             print_note(note)
+
+
+def _unfinished(grid: GridFile) -> int:
+    """How many jobs the grid has queued or running; 0 if it does not answer at once, because it is to be stopped."""
+    retry = RetryPolicy(retry_s=0, first_contact_s=0)
+    try:
+        with Client(grid.url, grid.api_key, retry=retry, timeout=ANSWER_S) as client:
+            capacity = client.capacity()
+    except RaygridError:
+        return 0
+    return capacity.queued + capacity.running
 
 
 def _is_default(grid_dir: Path) -> bool:

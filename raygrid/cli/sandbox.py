@@ -9,7 +9,6 @@ from raygrid.client.status import NodeStatus, SandboxStatus
 OPEN_MARK = "*"
 _UNKNOWN = "unknown, because no leader sees the node or the grid is of a release without sandboxes"
 _ALL = "all that the grid's user may do"
-_NOTHING = "nothing that this sandbox closes"
 
 
 def sandbox_cell(sandbox: SandboxStatus | None) -> str:
@@ -30,8 +29,9 @@ def note_after_start(nodes: Iterable[NodeStatus], command: str) -> str | None:
     worst = max(found, key=lambda sandbox: len(sandbox.open), default=None)
     if worst is None or not worst.open:
         return None
-    count = "1 thing stays" if len(worst.open) == 1 else f"{len(worst.open)} things stay"
-    return f"sandbox: {worst.mode}; {count} open, see: {command} nodes --sandbox"
+    count = len(worst.open)
+    gaps = "1 gap, which" if count == 1 else f"{count} gaps, which"
+    return f"sandbox: {worst.mode}, with {gaps} `{command} nodes --sandbox` describes"
 
 
 def sandbox_details(nodes: Iterable[NodeStatus]) -> list[str]:
@@ -53,5 +53,5 @@ def _paragraph(sandbox: SandboxStatus | None, names: list[str]) -> str:
         lines.append("  stays open:")
         lines += (f"  - {each}" for each in sandbox.open)
     else:
-        lines.append(f"  stays open: {_ALL if sandbox.mode == 'off' else _NOTHING}")
+        lines.append(f"  stays open: {_ALL}" if sandbox.mode == "off" else "  nothing is left open")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ class NewKey:
     """An API key to make.
 
     Attributes:
-        owner: to whom belongs what is made with it.
+        owner: who owns what is made with it.
         roles: what it may do: read, submit, data, operate, admin.
         pricers: pricers for which it may submit jobs; None for all.
         lifetime_s: seconds for which it is valid; None for ever.

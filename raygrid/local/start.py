@@ -15,7 +15,7 @@ from raygrid.local.executables import require_executables, require_sandboxes
 from raygrid.local.port import ray_prefix, require_port
 from raygrid.settings.model import GridSettings
 from raygrid.system.filesystem import require_local_job_store
-from raygrid.system.grid_file import GridFile, down_command, running_grid
+from raygrid.system.grid_file import GridFile, deploy_command, down_command, running_grid
 from raygrid.system.lock import holder
 from raygrid.system.logs import DIRECTORY, SUPERVISOR, log_end, log_size
 from raygrid.system.proc import Life, life_of
@@ -90,9 +90,10 @@ def require_same(
         found = grid.started_with.differences(settings, racks, nodes, compared)
     if found:
         down = down_command(settings.grid_dir, settings.config)
+        deploy = deploy_command(settings.grid_dir, settings.config)
         raise SettingsError(
             "\n  - ".join((f"grid {grid.name} runs already at {grid.url}, with other settings:", *found))
-            + "\nGive it new settings with `raygrid deploy`; where racks, nodes, addresses, storage or caches differ, "
+            + f"\nGive it new settings with `{deploy}`; where racks, nodes, addresses, storage or caches differ, "
             f"stop it first with `{down}`, or start another grid beside it with `raygrid up --name NAME --port PORT`"
         )
 

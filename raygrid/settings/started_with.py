@@ -111,11 +111,11 @@ def _is_named(name: str, only: Collection[str] | None) -> bool:
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Each name whose values differ, with both values; sorted by name."""
+    """Each name whose values differ, with both values, an empty one as `nothing`; sorted by name."""
     for name in sorted(one.keys() | other.keys()):
         mine, theirs = one.get(name, _NOTHING), other.get(name, _NOTHING)
         if mine != theirs:
-            yield name, mine, theirs
+            yield name, mine or _NOTHING, theirs or _NOTHING
 
 
 def _dotted(name: str) -> str:

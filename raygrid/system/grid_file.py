@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -122,9 +123,20 @@ def down_command(directory: Path, config: Path | None = None) -> str:
 
     `config` is the settings file that the grid was started with, if there was one: it may set the state directory.
     """
-    words = ["raygrid", "down"]
-    if config is not None:
-        words += ["--config", str(config)]
+    return _command("down", directory, config, [] if config is None else ["--config", str(config)])
+
+
+def deploy_command(directory: Path, config: Path | None = None) -> str:
+    """The command that gives the grid of a directory the settings of a file, for the caller's shell.
+
+    `config` is the file, if an option names it; `RAYGRID_CONFIG` holds for the command, too.
+    """
+    by_variable = config is None and os.environ.get("RAYGRID_CONFIG")
+    return _command("deploy", directory, config, [] if by_variable else ["--config", str(config or "FILE")])
+
+
+def _command(name: str, directory: Path, config: Path | None, options: list[str]) -> str:
+    words = ["raygrid", name, *options]
     if directory.name != "default":
         words += ["--name", directory.name]
     elsewhere = config is None and directory.parent != usual_state_dir()

@@ -138,7 +138,7 @@ def test_nodes_with_the_same_sandbox_are_described_once(monkeypatch: pytest.Monk
     nodes += [off, {**node, "node": "e"}]
     ended = run(monkeypatch, Answers(httpx.Response(200, json={"nodes": nodes})), "nodes", "--sandbox")
     assert ended.stdout == (
-        "a, b: protect\n  active: landlock, seccomp\n  stays open: nothing that this sandbox closes\n\n"
+        "a, b: protect\n  active: landlock, seccomp\n  nothing is left open\n\n"
         "c: protect\n  active: landlock, seccomp\n  stays open:\n  - One thing.\n  - Another.\n\n"
         "d: off\n  stays open: all that the grid's user may do\n\n"
         "e: unknown, because no leader sees the node or the grid is of a release without sandboxes\n"
@@ -308,11 +308,16 @@ class Local:
         self.started: list[tuple[GridSettings, int, int]] = []
         self.stopped: list[str] = []
         self.sandbox: dict[str, object] | None = None
+        self.capacity = httpx.Response(200, json={"slots": 1, "running": 0, "free": 1, "queued": 0})
 
-    def client(self, url: str, key: str | None, *, retry: RetryPolicy) -> Client:
+    def client(self, url: str, key: str | None, *, retry: RetryPolicy, timeout: float = 30.0) -> Client:
         """A client of the started grid, which has one node."""
         node = {"node": "n1", "group": "a", "slots": 1, "running": 0, "state": "ok", "sandbox": self.sandbox}
-        return Answers(httpx.Response(200, json={"nodes": [node]})).client(FakeTime(), key)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            return self.capacity if request.url.path == "/capacity" else httpx.Response(200, json={"nodes": [node]})
+
+        return Answers(answer).client(FakeTime(), key, retry_s=retry.retry_s)
 
     def running_grid(self, name: str = "default", state_dir: Path | None = None) -> GridFile | None:
         """The grid of that name."""
@@ -395,10 +400,10 @@ def test_up_starts_a_grid_and_prints_how_to_use_it(local: Local) -> None:
     [
         (None, ""),
         (SANDBOX, ""),
-        ({**SANDBOX, "open": ["x"]}, "sandbox: protect; 1 thing stays open, see: raygrid nodes --sandbox\n"),
+        ({**SANDBOX, "open": ["x"]}, "sandbox: protect, with 1 gap, which `raygrid nodes --sandbox` describes\n"),
         (
             {**SANDBOX, "mode": "strict", "open": ["x", "y"]},
-            "sandbox: strict; 2 things stay open, see: raygrid nodes --sandbox\n",
+            "sandbox: strict, with 2 gaps, which `raygrid nodes --sandbox` describes\n",
         ),
         ({**SANDBOX, "mode": "off"}, "sandbox: off; pricers can do all that the grid's user may do\n"),
     ],
@@ -528,6 +533,7 @@ def test_a_settings_file_is_compared_in_full(
     ended = up(*words, "--port", "8005")
 
     assert ended.exit_code == 2
+    assert f"raygrid deploy{'' if by_variable else f' --config {config}'}`" in ended.stderr
     assert [line[4:] for line in ended.stderr.splitlines() if line.startswith("  - ")] == [
         "pricer q: the grid has it, you did not ask for it",
         "http.port: the grid uses 8000, you asked for 8005",
@@ -560,6 +566,7 @@ def test_up_with_other_options_lists_the_differences_and_what_to_do(
     assert ended.exit_code == 2
     assert text in ended.stderr
     assert "raygrid down" in ended.stderr
+    assert "raygrid deploy --config FILE`" in ended.stderr
     assert "--name" in ended.stderr
     assert len(local.started) == 1
 
@@ -585,6 +592,33 @@ def test_down_stops_a_grid_once(local: Local) -> None:
     again = CliRunner().invoke(app, ["down"])
     assert again.exit_code == 0
     assert "grid default does not run here" in again.stdout
+    assert local.stopped == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "note"),
+    [
+        (httpx.Response(200, json={"slots": 1, "running": 0, "free": 1, "queued": 0}), ""),
+        (
+            httpx.Response(200, json={"slots": 1, "running": 1, "free": 0, "queued": 0}),
+            "1 unfinished job continues with the next `raygrid up`\n",
+        ),
+        (
+            httpx.Response(200, json={"slots": 1, "running": 1, "free": 0, "queued": 1_233}),
+            "1,234 unfinished jobs continue with the next `raygrid up`\n",
+        ),
+        (problem("unavailable", 503), ""),
+    ],
+    ids=["none", "one", "many", "unknown"],
+)
+def test_down_states_how_many_jobs_continue_later(local: Local, capacity: httpx.Response, note: str) -> None:
+    """A grid that does not answer is stopped all the same."""
+    up("--pricer", "cat {input}")
+    local.capacity = capacity
+    ended = CliRunner().invoke(app, ["down"])
+    assert (ended.exit_code, ended.stdout) == (0, "grid default is down\n")
+    assert ended.stderr.endswith(note)
+    assert note or "unfinished" not in ended.stderr
     assert local.stopped == ["default"]
 
 

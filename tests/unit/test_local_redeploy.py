@@ -52,6 +52,17 @@ def test_the_same_settings_change_nothing(tmp_path: Path) -> None:
     assert redeployment(settings(tmp_path), settings(tmp_path)).changes == ()
 
 
+def test_an_empty_setting_is_shown_as_nothing(tmp_path: Path) -> None:
+    """A sentence with a hole in it is hard to read."""
+    before = settings(tmp_path, pricers={"desk": {"command": "cat", "read": []}})
+    after = settings(tmp_path, pricers={"desk": {"command": "cat", "read": ["/srv/market"]}})
+    assert redeployment(before, after).changes == ("pricers.desk.read: nothing -> /srv/market",)
+    assert redeployment(after, before).changes == ("pricers.desk.read: /srv/market -> nothing",)
+    assert StartedWith.of(before, 1, 1).differences(after, 1, 1) == [
+        "pricers.desk.read: the grid uses nothing, you asked for /srv/market"
+    ]
+
+
 OTHER = [
     ({"group_prefix": "site-"}, "group_prefix"),
     ({"http": {"port": 9001}}, "http.port"),

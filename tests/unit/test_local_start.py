@@ -24,7 +24,7 @@ from raygrid.local.supervisor import node_name
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.settings.sources import set_by_variables
 from raygrid.settings.started_with import StartedWith
-from raygrid.system.grid_file import down_command
+from raygrid.system.grid_file import deploy_command, down_command
 from raygrid.system.lock import holder, only_one
 from raygrid.system.logs import DIRECTORY
 from raygrid.system.proc import start_time
@@ -423,6 +423,9 @@ def test_a_grid_is_stopped_with_the_options_it_was_started_with(
     assert down_command(usual / "side") == "raygrid down --name side"
     assert down_command(tmp_path / "side", config) == f"raygrid down --config '{config}' --name side"
     assert down_command(tmp_path / "default") == f"RAYGRID_STATE_DIR={tmp_path} raygrid down"
+    assert deploy_command(usual / "side") == "raygrid deploy --config FILE --name side"
+    assert deploy_command(tmp_path / "side", config) == f"raygrid deploy --config '{config}' --name side"
+    assert deploy_command(tmp_path / "x") == f"RAYGRID_STATE_DIR={tmp_path} raygrid deploy --config FILE --name x"
     monkeypatch.setenv("RAYGRID_STATE_DIR", str(tmp_path))
     assert down_command(tmp_path / "default") == "raygrid down"
 
