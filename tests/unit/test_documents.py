@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,25 @@ def anchor(heading: str) -> str:
 def test_a_document_keeps_its_length(name: str) -> None:
     """A document that is read as a whole stays within the agreed number of words."""
     assert len(text_of(name).split()) <= MOST_WORDS[name]
+
+
+def test_no_file_with_a_new_key_can_be_read_by_others() -> None:
+    """Commands of the documents that write a key into a file do so with a umask."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    commands = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    into_files = [line for line in commands if re.search(r"raygrid keys (add|rotate) .*>", line)]
+    assert into_files
+    assert [line for line in into_files if not line.startswith("(umask 077; ")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.ipynb")), ids=lambda path: path.name)
+def test_the_cells_of_a_notebook_have_ids(path: Path) -> None:
+    """Version 4.5 of the format requires them; Jupyter would add random ones and warn."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell.get("id", "") for cell in notebook["cells"]]
+    assert all(re.fullmatch(r"[\w-]{1,64}", each) for each in ids)
+    assert len(set(ids)) == len(ids)
 
 
 def test_every_package_is_on_the_code_map() -> None:
