@@ -41,19 +41,15 @@ class SqlBatches:
     async def join(
         self, connection: AsyncConnection, batch_id: str, owner: str, members: list[tuple[str, int]], now: datetime
     ) -> None:
-        """Add jobs, each with its revision, to a batch, within the transaction that inserts them.
-
-        Without jobs, because all were refused, the batch is not made.
-        """
-        if not members:
-            return
+        """Add jobs, each with its revision, to a batch, within the transaction that inserts them."""
         values: dict[str, Any] = {"batch_id": batch_id, "submitted_at": now, "owner": owner}
         await connection.execute(self._database.insert_ignoring(batches), values)
-        joining = [
-            {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
-            for job_id, revision in members
-        ]
-        await connection.execute(self._database.insert_ignoring(batch_jobs), joining)
+        if members:
+            joining = [
+                {"batch_id": batch_id, "job_id": job_id, "revision": revision, "position": revision}
+                for job_id, revision in members
+            ]
+            await connection.execute(self._database.insert_ignoring(batch_jobs), joining)
 
     @threaded_read
     async def jobs(

@@ -112,7 +112,8 @@ class SqlJobs:
                     for i, (job_id, job) in enumerate(by_id.items())
                     if (found := existing.get(job_id)) is None or not _is_conflict(job, found.fingerprint, found.owner)
                 ]
-                await self._batches.join(connection, batch_id, batch_owner, members, now)
+                if members or not by_id:  # a batch of which every job is refused is not made
+                    await self._batches.join(connection, batch_id, batch_owner, members, now)
         created = {job.spec.job_id for job in fresh}
         reused = {row["job_id"]: row["reused_from"] for row in taking}
         answers = []

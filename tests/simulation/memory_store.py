@@ -101,7 +101,7 @@ class MemoryStore(MemoryGridTables):
             reused_from = None if conflict or job_id in before else job.reused_from
             foreign = not new.may_join(job.owner)
             answers.append(Inserted(created, before.get(job_id), conflict, reused_from, foreign))
-        if batch_id is not None and not all(answer.conflict for answer in answers):
+        if batch_id is not None and (not answers or not all(answer.conflict for answer in answers)):
             batch = self._batches.setdefault(batch_id, _Batch(now, batch_owner))
             for new, answer in zip(jobs, answers, strict=True):
                 if not answer.conflict and new.spec.job_id not in batch.members:
