@@ -338,9 +338,9 @@ def read_text(path: str) -> str | None:
         return None
 
 
-def file_systems(read: Reader) -> Iterator[Mount]:
-    """The mounted file systems that this process sees."""
-    for line in (read("/proc/self/mountinfo") or "").splitlines():
+def file_systems(read: Reader, of: str = "self") -> Iterator[Mount]:
+    """The mounted file systems that this process sees; with `thread-self`, those that the calling thread sees."""
+    for line in (read(f"/proc/{of}/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
         if len(fields) >= 5 and len(kind) >= 3:

@@ -23,7 +23,7 @@ OFF_ALLOWS = (
     *("read-grid-file", "read-token", "read-job-store", "read-settings", "read-result", "read-session"),
     *("change-result", "read-job-directory:victim", "hard-link-secret", "signal:agent", "signal:raylet"),
     *("signal:victim", "trace:victim", "connect-sockets", "connect-tcp", "write-state-directory", "set-limits:agent"),
-    *("new-user-namespace", "io-uring", "keys", "signal-others"),
+    *("new-user-namespace", "io-uring", "keys", "signal-others", "write-process-files:victim"),
 )
 PROTECT_ALLOWS = {
     "read-command-line": "the kernel shows every command line to every user; none of the grid's has a secret",

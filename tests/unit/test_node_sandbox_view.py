@@ -351,3 +351,25 @@ def test_a_view_that_cannot_be_built_leaves_no_descriptor(place: Path, monkeypat
     with pytest.raises(OSError, match="too many mounts"):
         seen(wanted, lambda: None)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("writable", [None, ()])
+def test_processes_cannot_be_changed_through_proc(writable: tuple[str, ...] | None) -> None:
+    """Their scores, priorities and names are read-only, also where /proc is mounted twice; own descriptors are not."""
+    files = [f"{proc}/self/{name}" for proc in ("/proc", "/mnt") for name in ("oom_score_adj", "autogroup", "comm")]
+    reading, writing = os.pipe()
+
+    def look() -> tuple[list[str], str]:
+        errors = [refusal(lambda path=path: os.close(os.open(path, os.O_WRONLY))) for path in files]  # type: ignore[misc]
+        with open(f"/proc/self/fd/{writing}", "w", encoding="ascii") as again:
+            again.write("written")
+        return errors, os.read(reading, 20).decode()
+
+    try:
+        view_of = View(own_shared_memory=False, writable=writable)
+        errors, written = seen(view_of, look, lambda: namespaces.bind("/proc", "/mnt"))
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert errors == ["EROFS"] * len(files)
+    assert written == "written"

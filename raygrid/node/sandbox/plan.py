@@ -128,6 +128,11 @@ def _open(mechanisms: Mechanisms, is_strict: bool, network: bool, user: str | No
             "files and sockets of the grid and of other jobs can be used, as far as permissions allow: there "
             f"is no mount namespace ({mechanisms.why_no_mounts})"
         )
+        if not (is_strict and mechanisms.landlock >= FILES_ABI):
+            found.append(
+                "priority and out-of-memory score of processes of the same user can be changed through /proc: there is "
+                "no mount namespace"
+            )
     if not mechanisms.landlock:
         found.append("processes of the same user can be signalled and traced: the kernel has no Landlock")
     elif mechanisms.landlock < SIGNALS_ABI:

@@ -3,7 +3,7 @@
 Called in a thread that has a mount namespace of its own. Afterwards, a hidden directory is empty and read-only, and a
 hidden file reads as empty. What lies in a hidden directory and must stay visible is taken before and put back; what is
 hidden within that is hidden again. Directories around these paths cannot be renamed: else a pricer could move them away
-and make files of its own under the old names.
+and make files of its own under the old names. `/proc` is read-only in every view.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from raygrid.system import namespaces
 from raygrid.system.permissions import can_change
+from raygrid.system.proc import file_systems, read_text
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the sandbox's own
 SHARED_MEMORY_MODE = 0o1777
-_PROCESSES = "/proc"  # programs write to some files there, such as their name; others are not theirs to change
 _MOST_LINKS = 40  # as the kernel follows
 _HIDDEN = "mode=755,size=1m,nr_inodes=1k"
 
@@ -82,11 +82,24 @@ def build(view: View, owners: int = -1) -> int:
         namespaces.bind(path, path)  # with what is hidden and shown below it, which stays as it is
         namespaces.make_read_only(path)
     if view.writable is not None:
-        _make_the_rest_read_only({*map(os.path.realpath, view.writable), _PROCESSES, SHARED_MEMORY})
+        _make_the_rest_read_only({*map(os.path.realpath, view.writable), SHARED_MEMORY})
+    _make_processes_read_only()
     if not view.own_shared_memory or not os.path.isdir(SHARED_MEMORY):
         return -1
     namespaces.mount_memory(SHARED_MEMORY, f"mode={SHARED_MEMORY_MODE:o},size=50%")
     return os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _make_processes_read_only() -> None:
+    """Make every mounted /proc read-only.
+
+    Else a pricer could change the priority (`autogroup`) and the score for the kernel's out-of-memory killer of each
+    process of its user: these files do not ask whether the writer may signal or trace the process. What is opened
+    through `/proc/self/fd` is on another mount, and stays as it is.
+    """
+    for mount in file_systems(read_text, "thread-self"):
+        if mount.kind == "proc" and os.path.ismount(mount.at):  # one in a hidden directory is not there any more
+            namespaces.make_read_only(mount.at, recursive=True)
 
 
 def _make_the_rest_read_only(writable: Collection[str]) -> None:

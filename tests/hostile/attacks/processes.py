@@ -250,6 +250,19 @@ def set_io_priority(targets: Targets, pid: int) -> str:
     return "could make its disk accesses wait"
 
 
+@attack_on_processes("write-process-files")
+def write_process_files(targets: Targets, pid: int) -> str:
+    """Open what changes its priority, its score for the kernel's out-of-memory killer, and its dumps."""
+    opened = []
+    for name in ("oom_score_adj", "oom_adj", "autogroup", "coredump_filter", "clear_refs", "sched"):
+        with contextlib.suppress(OSError):
+            os.close(os.open(f"/proc/{pid}/{name}", os.O_WRONLY))
+            opened.append(name)
+    if opened:
+        return f"could write {', '.join(opened)}"
+    raise PermissionError(1, "none of its files in /proc could be opened for writing")
+
+
 def _priority(pid: int) -> int:
     if (priority := os.getpriority(os.PRIO_PROCESS, pid)) == 19:
         raise NotTriedError("it has the lowest priority already")
