@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrid.system.proc import command_line_of, process_table
+from raygrid.system.shared_segments import SegmentTable
 from tests.hostile.inside import pricer
 from tests.hostile.isolation import HOME, require_isolation
 from tests.support.agent_process import AgentProcess
@@ -28,6 +29,16 @@ def daemon(mark=None):
         os._exit(0)
     if mark is not None:
         os.execve(sys.executable, [sys.executable, "-S", __file__, "again"], {"RAYGRID_ATTEMPT": mark} if mark else {})
+"""
+SEGMENTS = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+def segments(number):
+    for _ in range(number):
+        place = libc.shmat(libc.shmget(0, 10 << 20, 0o1600), None, 0)
+        ctypes.memset(place, 1, 10 << 20)
+        libc.shmdt(ctypes.c_void_p(place))
 """
 PROGRAMS = {
     "memory of a daemon without its mark": (
@@ -50,6 +61,12 @@ PROGRAMS = {
         "import os, tempfile, time\nfile = tempfile.TemporaryFile(dir='/dev/shm')\n"
         "for _ in range(300): os.write(file.fileno(), bytes(1 << 20))\ntime.sleep(600)"
     ),
+    "memory in System V segments": f"{SEGMENTS}\nsegments(30)\ntime.sleep(600)",
+    "memory in segments of a process that has ended": (
+        f"{SEGMENTS}\nif not os.fork():\n    segments(30)\n    time.sleep(1.5)\n    os._exit(0)\n"
+        "os.wait()\ntime.sleep(600)"
+    ),
+    "segments that it leaves": f"{SEGMENTS}\nsegments(3)\nos._exit(7)",
     "shared pages": (
         "kept = b'x' * (100 << 20)\nfor _ in range(5):\n    if not os.fork(): break\ntime.sleep(2)\nos._exit(7)"
     ),
@@ -90,7 +107,7 @@ def left() -> list[str]:
     return [each.decode(errors="replace") for each in found if TAG.encode() in each]
 
 
-def run(agent: AgentProcess, directory: Path, number: int, name: str) -> dict[str, Any]:
+def run(agent: AgentProcess, directory: Path, number: int, name: str, segments: SegmentTable) -> dict[str, Any]:
     """Run a program beside a harmless job: how both ended, and what was left 2 seconds later."""
     path = directory / f"{TAG}-{number}.py"
     path.write_text(f"{DAEMON}\n{PROGRAMS[name]}\n")
@@ -98,13 +115,13 @@ def run(agent: AgentProcess, directory: Path, number: int, name: str) -> dict[st
         agent.run(f"good-{number}", "sleep 1; echo good")
     [report] = agent.done(agent.run(name, f"exec {sys.executable} -S {path}"))
     until = time.monotonic() + 2
-    while left() and time.monotonic() < until:
+    while (left() or segments.now()) and time.monotonic() < until:
         time.sleep(0.02)
-    remaining = left()
+    remaining, remaining_segments = left(), len(segments.now())
     if name in ALONE:
         agent.run(f"good-{number}", "echo good")
     [good] = agent.done(f"good-{number}")
-    return {**report, "left": remaining, "good": good["files"].get("stdout.txt")}
+    return {**report, "left": remaining, "segments": remaining_segments, "good": good["files"].get("stdout.txt")}
 
 
 def main(sandbox: str) -> None:
@@ -114,7 +131,9 @@ def main(sandbox: str) -> None:
     directory.mkdir()
     pricers = {"shell": pricer(["sh", "{input}"], sandbox, **LIMITS)}
     with AgentProcess(HOME / "agent", pricers, slots=2) as agent:
-        ended = {name: run(agent, directory, number, name) for number, name in enumerate(PROGRAMS)}
+        segments = SegmentTable()
+        ended = {name: run(agent, directory, number, name, segments) for number, name in enumerate(PROGRAMS)}
+        segments.close()
         agent.close()
     print(json.dumps(ended))
 

@@ -11,7 +11,7 @@ from tests.hostile.limits_run import PROGRAMS
 
 pytestmark = pytest.mark.timeout(200)
 UNCERTAIN = ("uncertain origin", "unreadable origin")
-OTHERS = ("shared pages", *UNCERTAIN)
+OTHERS = ("shared pages", "segments that it leaves", *UNCERTAIN)
 
 
 @pytest.fixture(scope="module", params=["off", "protect"])
@@ -27,6 +27,7 @@ def test_a_program_that_exceeds_a_limit_is_killed_with_all_that_it_started(ended
     report = ended[name]
     assert report["outcome"] == ("memory_limit" if "memory" in name or "daemon" in name else "process_limit"), report
     assert report["left"] == []
+    assert report["segments"] == 0
     assert report["good"] == "good\n"
 
 
@@ -35,10 +36,17 @@ def test_pages_that_processes_share_count_once(ended: dict[str, Any]) -> None:
     assert (ended["shared pages"]["outcome"], ended["shared pages"]["exit_code"]) == ("exited", 7)
 
 
+def test_shared_memory_that_a_job_leaves_is_removed(ended: dict[str, Any]) -> None:
+    """System V segments outlive their processes; 2 seconds after the job none is left."""
+    report = ended["segments that it leaves"]
+    assert (report["outcome"], report["exit_code"], report["segments"]) == ("exited", 7, 0), report
+
+
 @pytest.mark.parametrize("name", UNCERTAIN)
 def test_a_daemon_that_several_jobs_may_have_started_is_killed_at_its_limit(ended: dict[str, Any], name: str) -> None:
     """No job fails for it; if its origin is certain after all, its job has exceeded its limit."""
     report = ended[name]
     assert (report["outcome"], report["exit_code"]) in [("exited", 7), ("memory_limit", None)], report
     assert report["left"] == []
+    assert report["segments"] == 0
     assert report["good"] == "good\n"

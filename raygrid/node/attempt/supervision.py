@@ -9,6 +9,7 @@ from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.limits.process_limits import USUAL_PROCESSES
 from raygrid.node.limits.running import Running
+from raygrid.node.limits.segments import AttemptSegments
 from raygrid.node.limits.watchdog import Watchdog
 
 
@@ -30,6 +31,7 @@ def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
         output=pricer.output,
         paths=(directory.handle.path, directory.temporary.path, *(each.path for each in directory.captures)),
         shared_memory=prepared.box.shared_memory,
+        segments=AttemptSegments(prepared.box.segments, own_namespace=prepared.box.has_own_ipc),
         foreign_bytes=spec.input.size + sum(each.size for each in spec.data),
     )
     watchdog.watch(running)

@@ -22,7 +22,7 @@ from filelock import BaseFileLock
 from raygrid.models import Outcome
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill_reason
-from raygrid.node.limits.memory_use import private_shared_memory
+from raygrid.node.limits.memory_use import unmapped_memory
 from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.process_trees import ProcessTree, trees
 from raygrid.node.limits.running import Running
@@ -171,8 +171,8 @@ class MemoryGuard:
         return trees(table, own, self._mark_prefix, str(self._nodes), orphans)
 
     def _add_files_in_memory(self, found: Sequence[ProcessTree]) -> None:
-        """Add to the sizes what pricers hold in memory files and in a private /dev/shm, without mapped pages."""
-        private = {each.pid: private_shared_memory(each) for each in self._watchdog.all()}
+        """Add what pricers hold in memory files, a private /dev/shm and System V segments, without mapped pages."""
+        private = {each.pid: unmapped_memory(each) for each in self._watchdog.all()}
         for tree in found:
             files = open_files_in_memory(tree.members, (), 0) + (private.get(tree.pid, 0) if tree.is_own else 0)
             if files:

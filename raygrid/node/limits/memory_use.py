@@ -1,4 +1,4 @@
-"""Measures the memory of one attempt: resident pages of all its processes, and files in memory.
+"""Measures the memory of one attempt: resident pages of all its processes, files in memory, and System V segments.
 
 The resident size of each process is known from the table of processes. The rest takes longer to read: it is measured
 once a second, and more often if the attempt may be near its limit. Pages that several processes share count once.
@@ -65,12 +65,12 @@ class MemoryUse:
         return memory_of(living, self._files(living), limit)
 
     def _files(self, own: Sequence[Process]) -> int:
-        """Bytes of files in memory: open ones, and all in a private /dev/shm."""
+        """Bytes of files in memory: open ones, all in a private /dev/shm, and System V segments."""
         if self._tmpfs is None:
             self._tmpfs = tmpfs_devices_beside(self.running.directory)  # files in its directories are its output
         since_ns = time.time_ns() - int((time.monotonic() - self.running.started) * 1e9)
         files = open_files_in_memory((process.pid for process in own), self._tmpfs, since_ns)
-        return files + private_shared_memory(self.running)
+        return files + unmapped_memory(self.running)
 
 
 def memory_of(own: Sequence[Process], files: int, limit: int) -> int:
@@ -96,6 +96,11 @@ def _exact_parts(pid: int, resident: MemoryParts) -> MemoryParts:
     if exact is not None:
         return exact
     return resident if has_memory(pid) else MemoryParts(0, 0)
+
+
+def unmapped_memory(running: Running) -> int:
+    """The bytes that an attempt uses even if no process has them open or mapped: /dev/shm and System V segments."""
+    return private_shared_memory(running) + (running.segments.used() if running.segments is not None else 0)
 
 
 def private_shared_memory(running: Running) -> int:

@@ -19,6 +19,7 @@ from raygrid.node.helpers.watch import Helpers
 from raygrid.node.limits.memory_use import MemoryUse, memory_of
 from raygrid.node.limits.process_trees import processes_of
 from raygrid.node.limits.running import Running
+from raygrid.node.limits.segments import LeftSegments
 from raygrid.settings.pricer import Pricer
 from raygrid.system.killing import kill_lineage
 from raygrid.system.proc import Process, TotalTasks
@@ -47,14 +48,19 @@ class ProcessLimits:
         self._memory: dict[AttemptId, MemoryUse] = {}
         self._pids: dict[AttemptId, list[int]] = {}
         self._killed: dict[AttemptId, tuple[Running, int]] = {}  # that have ended; and looks that found none left
+        self._left_segments = LeftSegments()
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Release what it holds open."""
+        """Remove the last segments, and release what it holds open."""
+        self._left_segments.close()
         self._total.close()
 
     def released(self, running: Running) -> None:
-        """Go on killing what an attempt has left that was killed at a limit, and that has ended."""
+        """Remove the segments of an attempt that has ended, and go on killing what is left if a limit ended it."""
+        if running.segments is not None:
+            running.segments.note([running.pid])
+            self._left_segments.ended(running.segments)
         if running.killed_for in KILLED_ENTIRELY:
             with self._lock:
                 self._killed[running.attempt] = running, 0
@@ -92,6 +98,8 @@ class ProcessLimits:
         self._pids = {each.attempt: [process.pid for process in processes[each.attempt]] for each in all_running}
         for running in all_running:
             own = processes[running.attempt]
+            if running.segments is not None:
+                running.segments.note(self._pids[running.attempt])
             self._counts[running.attempt] = count = sum(max(1, process.threads) for process in own)
             if count > running.processes:
                 running.stop(Outcome.PROCESS_LIMIT, _too_many(count, running.processes), 0)
@@ -110,6 +118,7 @@ class ProcessLimits:
                 self._killed[running.attempt] = running, looks
                 if looks >= CLEAN_LOOKS:
                     del self._killed[running.attempt]
+        self._left_segments.look()
 
     def _check_leftovers(self, running: AbstractSet[str]) -> None:
         """Kill what jobs left behind if it exceeds the limits of its pricers, and counts for no running attempt.

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from raygrid.models import AttemptId, Outcome
+from raygrid.node.limits.segments import AttemptSegments
 from raygrid.system.proc import seconds_since_boot
 from raygrid.system.processes import has_exited, signal_group
 
@@ -34,6 +35,7 @@ class Running:
         processes: its limit of processes and threads together.
         watched_at: when it was announced to the watchdog, just before its process is spawned, in seconds since boot.
         shared_memory: a descriptor of its private /dev/shm, whose files count as memory; -1 if it has none.
+        segments: its System V shared memory; None if that is unknown.
     """
 
     attempt: AttemptId
@@ -54,6 +56,7 @@ class Running:
     foreign_bytes: int = 0
     processes: int = sys.maxsize
     shared_memory: int = -1
+    segments: AttemptSegments | None = None
     watched_at: float = field(default_factory=seconds_since_boot)
 
     @property

@@ -27,6 +27,7 @@ from raygrid.node.sandbox.weakest import weakest
 from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
 from raygrid.system.landlock import READ, Ruleset
+from raygrid.system.shared_segments import SegmentTable
 
 T = TypeVar("T")
 
@@ -44,12 +45,16 @@ class NoSandbox:
         state: what protects from these pricers: nothing.
         plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
+        segments: the System V shared memory of its IPC namespace.
+        has_own_ipc: whether that namespace is its own.
         only_starts: whether `run` must only start pricers, and others wait for their ends.
         variables: environment variables that its processes need besides their pricer's.
     """
 
     def __init__(self, directory: JobsDirectory) -> None:
         self.directory = directory
+        self.segments = SegmentTable()
+        self.has_own_ipc = False
         self.state = NO_SANDBOX
         self.plan: SandboxPlan | None = None
         self.shared_memory = -1
@@ -74,6 +79,7 @@ class NoSandbox:
 
     def close(self) -> None:
         """End what belongs to it."""
+        self.segments.close()
 
 
 class WithoutPrivileges(NoSandbox):
@@ -89,6 +95,7 @@ class WithoutPrivileges(NoSandbox):
     def close(self) -> None:
         """End the waiting thread."""
         self._threads.close()
+        super().close()
 
 
 class Use(Enum):
@@ -198,6 +205,7 @@ class Sandbox(NoSandbox):
         if self._queues >= 0:
             os.close(self._queues)
             self._queues = -1
+        self.segments.close()
 
     def _prepare(self) -> None:
         wanted = self._plan
@@ -211,6 +219,8 @@ class Sandbox(NoSandbox):
         if wanted.own_network:
             namespaces.bring_loopback_up()
         if wanted.own_ipc:
+            self.segments.close()  # those of the agent's namespace
+            self.segments, self.has_own_ipc = SegmentTable(), True
             self._queues = namespaces.message_queues()
             self._no_queues = os.fstat(self._queues).st_size if self._queues >= 0 else 0
         if wanted.view is not None:
@@ -288,6 +298,7 @@ class Sandboxes:
         may_appear = (path for path in self._hidden if not view.is_below_one(path, directories))
         self._may_change = (*may_appear, *self._read_only)
         if self._mechanisms.in_user_namespace and not self._mechanisms.is_root:
+            self._off.close()
             self._off = WithoutPrivileges(self._workspace.without_sandbox)
 
     def hide(self, paths: Sequence[str]) -> None:
