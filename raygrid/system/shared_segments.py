@@ -6,13 +6,11 @@ A segment lives until it is removed, whether or not a process has it attached. F
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import NamedTuple
 
+from raygrid.system.ipc_tables import IpcTable
 from raygrid.system.system_calls import checked
 
-_TABLE = "/proc/sysvipc/shm"
-_CHUNK = 1 << 16
 _ID, _CREATOR, _LAST_USER, _ATTACHED, _CHANGED_AT, _RESIDENT, _SWAPPED = 1, 4, 5, 6, 13, 14, 15
 _REMOVE = 0  # IPC_RMID
 
@@ -39,32 +37,18 @@ class Segment(NamedTuple):
 
 
 class SegmentTable:
-    """Reads repeatedly the segments of the IPC namespace in which the thread that makes this is; `close` ends it.
-
-    The kernel shows those of that namespace to whichever thread reads, so that an agent needs no thread inside.
-    """
+    """Reads repeatedly the segments of the IPC namespace of the thread that makes this; `close` ends it."""
 
     def __init__(self) -> None:
-        try:
-            self._file = os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # a kernel without System V IPC, or /proc does not show it
-            self._file = -1
+        self._table = IpcTable("shm")
 
     def now(self) -> list[Segment]:
         """All of them; none if they cannot be read."""
-        text = b""
-        try:
-            while chunk := os.pread(self._file, _CHUNK, len(text)):
-                text += chunk
-        except OSError:
-            return []
-        return [_segment(line.split()) for line in text.splitlines()[1:]]
+        return [_segment(row) for row in self._table.rows()]
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the table."""
+        self._table.close()
 
 
 def remove_segment(segment: int) -> None:

@@ -66,6 +66,9 @@ PROGRAMS = {
         f"{SEGMENTS}\nif not os.fork():\n    segments(30)\n    time.sleep(1.5)\n    os._exit(0)\n"
         "os.wait()\ntime.sleep(600)"
     ),
+    "memory in semaphores": (
+        "import ctypes\nfor _ in range(150): ctypes.CDLL(None).semget(0, 32000, 0o1600)\ntime.sleep(3)\nos._exit(7)"
+    ),
     "segments that it leaves": f"{SEGMENTS}\nsegments(3)\nos._exit(7)",
     "shared pages": (
         "kept = b'x' * (100 << 20)\nfor _ in range(5):\n    if not os.fork(): break\ntime.sleep(2)\nos._exit(7)"

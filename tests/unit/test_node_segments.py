@@ -17,6 +17,7 @@ from raygrid.node.limits.memory_use import unmapped_memory
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.segments import AttemptSegments, LeftSegments
 from raygrid.system import namespaces
+from raygrid.system.ipc_tables import SemaphoresAndMessages
 from raygrid.system.shared_segments import Segment, SegmentTable, remove_segment
 from tests.support.sandboxed import NEEDS_MOUNTS
 
@@ -32,6 +33,15 @@ ctypes.memset(place, 1, int(sys.argv[1]))
 libc.shmdt(ctypes.c_void_p(place))
 print(segment, flush=True)
 input()
+"""
+SEMAPHORES_AND_MESSAGES = """
+import ctypes
+libc = ctypes.CDLL(None)
+assert libc.semget(0, 32000, 0o1600) >= 0
+queue = libc.msgget(0, 0o1600)
+message = ctypes.create_string_buffer(bytes([1]) * 1008)
+for _ in range(3):
+    assert libc.msgsnd(queue, message, 1000, 0) == 0
 """
 
 
@@ -52,21 +62,28 @@ class Maker:
 
 
 @pytest.fixture
-def maker() -> Iterator[Maker]:
-    """A process that has made a segment of 8 MB and waits; both are gone afterwards."""
-    made = Maker(8 * MB)
-    yield made
-    made.end()
-    if made.segment in ids():
-        remove_segment(made.segment)
-
-
-@pytest.fixture
 def table() -> Iterator[SegmentTable]:
     """The segments of this process's namespace."""
     opened = SegmentTable()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def attempt(table: SegmentTable) -> AttemptSegments:
+    """Those of an attempt without a namespace of its own; it begins before anything is made."""
+    return AttemptSegments(table, None)
+
+
+@pytest.fixture
+def maker(attempt: AttemptSegments) -> Iterator[Maker]:
+    """A process of the attempt, which has made a segment of 8 MB and waits; both are gone afterwards."""
+    made = Maker(8 * MB)
+    attempt.note([made.pid])
+    yield made
+    made.end()
+    if made.segment in ids():
+        remove_segment(made.segment)
 
 
 def ids() -> set[int]:
@@ -78,10 +95,11 @@ def ids() -> set[int]:
         opened.close()
 
 
-def test_a_segment_counts_for_the_attempt_whose_process_made_it(maker: Maker, table: SegmentTable) -> None:
+def test_a_segment_counts_for_the_attempt_whose_process_made_it(
+    attempt: AttemptSegments, maker: Maker, table: SegmentTable
+) -> None:
     """It counts though no process has it mapped, and after that process has ended; for other attempts it does not."""
-    attempt, other = (AttemptSegments(table, own_namespace=False) for _ in range(2))
-    attempt.note([maker.pid])
+    other = AttemptSegments(table, None)
     other.note([os.getpid()])
     assert (attempt.used(), other.used()) == (8 * MB, 0)
     maker.end()
@@ -91,9 +109,10 @@ def test_a_segment_counts_for_the_attempt_whose_process_made_it(maker: Maker, ta
     assert unmapped_memory(running) == 8 * MB
 
 
-def test_older_segments_count_for_no_attempt(table: SegmentTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_segments_count_for_no_attempt(
+    attempt: AttemptSegments, table: SegmentTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They may be data that another program provides to all jobs, whichever process has used them last."""
-    attempt = AttemptSegments(table, own_namespace=False)
     attempt.note([7])
     began = time.time()
     monkeypatch.setattr(
@@ -104,15 +123,18 @@ def test_older_segments_count_for_no_attempt(table: SegmentTable, monkeypatch: p
 
 
 @NEEDS_MOUNTS
-def test_all_segments_of_an_own_namespace_count() -> None:
-    """The table shows those of the namespace in which it was opened, to threads of other namespaces, too."""
+def test_all_of_an_own_namespace_counts() -> None:
+    """Segments, semaphores and messages. Tables show the namespace in which they were opened to all threads."""
     found: list[SegmentTable] = []
+    others: list[SemaphoresAndMessages] = []
     made, looked = threading.Event(), threading.Event()
 
     def inside() -> None:
         namespaces.unshare(namespaces.NEW_IPC)
         found.append(SegmentTable())
+        others.append(SemaphoresAndMessages())
         Maker(4 * MB).end()
+        subprocess.run([sys.executable, "-S", "-c", SEMAPHORES_AND_MESSAGES], check=True)
         made.set()
         looked.wait(20)
 
@@ -120,42 +142,40 @@ def test_all_segments_of_an_own_namespace_count() -> None:
     thread.start()
     assert made.wait(20)
     try:
-        assert AttemptSegments(found[0], own_namespace=True).used() == 4 * MB
+        inner = AttemptSegments(found[0], others[0])
+        assert inner.used() == 4 * MB
+        assert inner.used_by_kernel() == 32_000 * 64 + 3 * (64 + 1000)
         assert {each.id for each in found[0].now()} != ids()
     finally:
         looked.set()
         thread.join()
         found[0].close()
+        others[0].close()
     assert found[0].now() == []
 
 
-def test_what_an_attempt_leaves_is_removed_once_its_creator_has_ended(maker: Maker, table: SegmentTable) -> None:
+def test_what_an_attempt_leaves_is_removed_once_its_creator_has_ended(attempt: AttemptSegments, maker: Maker) -> None:
     """While the creator runs, a helper may still use the segment; those of other programs stay."""
-    kept, before = Maker(MB), ids()
-    attempt = AttemptSegments(table, own_namespace=False)
-    attempt.note([maker.pid])
+    kept = Maker(MB)
     left = LeftSegments()
     try:
         left.ended(attempt)
         left.look()
-        assert ids() == before
+        assert maker.segment in ids()
         maker.end()
         left.look()
-        assert ids() == before - {maker.segment}
+        assert maker.segment not in ids()
     finally:
         kept.end()
         left.close()
-        assert kept.segment in ids()
         remove_segment(kept.segment)
 
 
-def test_an_attached_segment_is_removed_when_it_is_detached(maker: Maker, table: SegmentTable) -> None:
+def test_an_attached_segment_is_removed_when_it_is_detached(attempt: AttemptSegments, maker: Maker) -> None:
     """A process that outlives its job may have it attached."""
     libc = ctypes.CDLL(None)
     libc.shmat.restype = ctypes.c_void_p
     place = libc.shmat(maker.segment, None, 0)
-    attempt = AttemptSegments(table, own_namespace=False)
-    attempt.note([maker.pid])
     maker.end()
     left = LeftSegments()
     left.ended(attempt)
@@ -168,11 +188,11 @@ def test_an_attached_segment_is_removed_when_it_is_detached(maker: Maker, table:
 
 def test_segments_of_an_own_namespace_are_not_removed(maker: Maker, table: SegmentTable) -> None:
     """They end with it; here another segment may have the same number."""
-    attempt = AttemptSegments(table, own_namespace=True)
-    attempt.note([maker.pid])
+    inner = AttemptSegments(table, SemaphoresAndMessages())
+    inner.note([maker.pid])
     maker.end()
     left = LeftSegments()
-    left.ended(attempt)
+    left.ended(inner)
     left.close()
     assert maker.segment in ids()
 

@@ -31,7 +31,7 @@ def begin(prepared: PreparedAttempt, watchdog: Watchdog) -> Running:
         output=pricer.output,
         paths=(directory.handle.path, directory.temporary.path, *(each.path for each in directory.captures)),
         shared_memory=prepared.box.shared_memory,
-        segments=AttemptSegments(prepared.box.segments, own_namespace=prepared.box.has_own_ipc),
+        segments=AttemptSegments(prepared.box.segments, prepared.box.semaphores),
         foreign_bytes=spec.input.size + sum(each.size for each in spec.data),
     )
     watchdog.watch(running)

@@ -22,7 +22,7 @@ from filelock import BaseFileLock
 from raygrid.models import Outcome
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.kill_reasons import KillReason, KillReasons, leave_kill_reason
-from raygrid.node.limits.memory_use import unmapped_memory
+from raygrid.node.limits.memory_use import memory_of_kernel, unmapped_memory
 from raygrid.node.limits.pressure import PressureHistory, Victim, choose, is_watched, next_look_s
 from raygrid.node.limits.process_trees import ProcessTree, trees
 from raygrid.node.limits.running import Running
@@ -173,7 +173,9 @@ class MemoryGuard:
     def _add_files_in_memory(self, found: Sequence[ProcessTree]) -> None:
         """Add what pricers hold in memory files, a private /dev/shm and System V segments, without mapped pages."""
         private = {each.pid: unmapped_memory(each) for each in self._watchdog.all()}
+        kernel = {each.pid: memory_of_kernel(each) for each in self._watchdog.all()}
         for tree in found:
+            tree.rss += kernel.get(tree.pid, 0) if tree.is_own else 0
             files = open_files_in_memory(tree.members, (), 0) + (private.get(tree.pid, 0) if tree.is_own else 0)
             if files:
                 mapped = sum(resident_parts(pid, 0).shared for pid in tree.members)

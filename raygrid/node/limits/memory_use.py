@@ -62,7 +62,8 @@ class MemoryUse:
 
     def _measure(self, limit: int, own: Sequence[Process]) -> int:
         living = [process for process in own if not process.is_zombie]
-        return memory_of(living, self._files(living), limit)
+        kernel = memory_of_kernel(self.running)
+        return memory_of(living, self._files(living), limit - kernel) + kernel
 
     def _files(self, own: Sequence[Process]) -> int:
         """Bytes of files in memory: open ones, all in a private /dev/shm, and System V segments."""
@@ -101,6 +102,11 @@ def _exact_parts(pid: int, resident: MemoryParts) -> MemoryParts:
 def unmapped_memory(running: Running) -> int:
     """The bytes that an attempt uses even if no process has them open or mapped: /dev/shm and System V segments."""
     return private_shared_memory(running) + (running.segments.used() if running.segments is not None else 0)
+
+
+def memory_of_kernel(running: Running) -> int:
+    """The bytes of the kernel's own memory that an attempt has taken, as far as they are known."""
+    return running.segments.used_by_kernel() if running.segments is not None else 0
 
 
 def private_shared_memory(running: Running) -> int:

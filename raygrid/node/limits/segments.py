@@ -1,8 +1,9 @@
 """The System V shared memory of attempts: what counts as theirs, and the removal of what they leave.
 
-In an IPC namespace of its own an attempt owns every segment, as it owns its `/dev/shm`; they end with the namespace. In
-the agent's namespace, which pricers without a sandbox use, the segments that its processes made are its own. A segment
-does not end with them, so that the watchdog removes it afterwards.
+In an IPC namespace of its own an attempt owns every segment, as it owns its `/dev/shm`; they end with the namespace.
+There the kernel's memory for semaphores and messages counts, too; elsewhere nothing shows whose they are. In the
+agent's namespace, which pricers without a sandbox use, the segments that its processes made are its own. A segment does
+not end with them, so that the watchdog removes it afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+from raygrid.system.ipc_tables import SemaphoresAndMessages
 from raygrid.system.proc import start_time
 from raygrid.system.shared_segments import Segment, SegmentTable, remove_segment
 
@@ -21,12 +23,13 @@ class AttemptSegments:
 
     Args:
         table: those of its IPC namespace.
-        own_namespace: whether that namespace is its sandbox's own.
+        others: semaphores and messages of that namespace, if it is its sandbox's own; None if it is the agent's.
     """
 
-    def __init__(self, table: SegmentTable, *, own_namespace: bool) -> None:
-        self.table = table
-        self.own_namespace = own_namespace
+    def __init__(self, table: SegmentTable, others: SemaphoresAndMessages | None) -> None:
+        self._table = table
+        self._others = others
+        self.own_namespace = others is not None
         self._since = int(time.time())
         self._pids: set[int] = set()
 
@@ -37,7 +40,11 @@ class AttemptSegments:
 
     def used(self) -> int:
         """The bytes of its segments."""
-        return sum(each.used for each in self.table.now() if self._counts(each))
+        return sum(each.used for each in self._table.now() if self._counts(each))
+
+    def used_by_kernel(self) -> int:
+        """The bytes of semaphores and messages, which are in no process and no file."""
+        return self._others.used() if self._others is not None else 0
 
     def made(self, segments: Iterable[Segment]) -> list[Segment]:
         """Those that a process of the attempt made since it began."""

@@ -26,6 +26,7 @@ from raygrid.node.sandbox.users import PricerUser, PricerUsers, UnusableUserErro
 from raygrid.node.sandbox.weakest import weakest
 from raygrid.settings.pricer import Pricer
 from raygrid.system import capabilities, ipc, namespaces, seccomp
+from raygrid.system.ipc_tables import SemaphoresAndMessages
 from raygrid.system.landlock import READ, Ruleset
 from raygrid.system.shared_segments import SegmentTable
 
@@ -46,7 +47,7 @@ class NoSandbox:
         plan: how it was set up; None if nothing was.
         shared_memory: a descriptor of the sandbox's own `/dev/shm`; -1 without one.
         segments: the System V shared memory of its IPC namespace.
-        has_own_ipc: whether that namespace is its own.
+        semaphores: semaphores and messages of that namespace, if it is its own; else None.
         only_starts: whether `run` must only start pricers, and others wait for their ends.
         variables: environment variables that its processes need besides their pricer's.
     """
@@ -54,7 +55,7 @@ class NoSandbox:
     def __init__(self, directory: JobsDirectory) -> None:
         self.directory = directory
         self.segments = SegmentTable()
-        self.has_own_ipc = False
+        self.semaphores: SemaphoresAndMessages | None = None
         self.state = NO_SANDBOX
         self.plan: SandboxPlan | None = None
         self.shared_memory = -1
@@ -206,6 +207,8 @@ class Sandbox(NoSandbox):
             os.close(self._queues)
             self._queues = -1
         self.segments.close()
+        if self.semaphores is not None:
+            self.semaphores.close()
 
     def _prepare(self) -> None:
         wanted = self._plan
@@ -220,7 +223,7 @@ class Sandbox(NoSandbox):
             namespaces.bring_loopback_up()
         if wanted.own_ipc:
             self.segments.close()  # those of the agent's namespace
-            self.segments, self.has_own_ipc = SegmentTable(), True
+            self.segments, self.semaphores = SegmentTable(), SemaphoresAndMessages()
             self._queues = namespaces.message_queues()
             self._no_queues = os.fstat(self._queues).st_size if self._queues >= 0 else 0
         if wanted.view is not None:
