@@ -65,6 +65,9 @@ _OF_YAML = {
     "chomping or indentation": "after | or > the text begins on the next line",
     "the node content": "a value is missing here",
     "set twice": "this name is set here for the second time; the first time is in BEGUN",
+    "neither date nor number": "this looks like a date or a number but is not one; put text in quotes",
+    "too large": "the settings are nested too deeply, or have too many values with all those that * repeats",
+    "contains itself": "this value contains itself; a value that begins with * must be in quotes",
     "unhashable key": "a name cannot be a list or settings in braces",
     "<document start>": "a line above begins with %, which YAML reserves",
     "another document": "a second document begins here with ---; settings must be one document",
@@ -194,21 +197,19 @@ def repeated_name(first: yaml.Node, second: yaml.Node) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, first.start_mark, "set twice", second.start_mark)
 
 
-def unreadable_value(text: str) -> str:
-    """Where a value looks like a date or a number but is not one; YAML's own error lacks the place."""
-    loader = yaml.SafeLoader(text)
-    nodes = [loader.get_single_node()]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.ScalarNode):
-            try:
-                loader.construct_object(node)
-            except ValueError:
-                at = _at(node.start_mark.line, node.start_mark.column)
-                return f"see {at}: this looks like a date or a number but is not one; put text in quotes"
-        elif isinstance(node, yaml.CollectionNode):
-            nodes += (part for each in node.value for part in (each if isinstance(each, tuple) else (each,)))
-    return "a value looks like a date or a number but is not one"
+def unreadable_value(node: yaml.Node) -> yaml.YAMLError:
+    """The error for a value that looks like a date or a number but is not one."""
+    return yaml.constructor.ConstructorError(None, node.start_mark, "neither date nor number", node.start_mark)
+
+
+def too_large(mark: yaml.Mark) -> yaml.YAMLError:
+    """The error for a file that has too many values, or one that lies too deep."""
+    return yaml.constructor.ConstructorError(None, mark, "too large", mark)
+
+
+def contains_itself(mark: yaml.Mark) -> yaml.YAMLError:
+    """The error for a value that contains an alias of itself."""
+    return yaml.constructor.ConstructorError(None, mark, "contains itself", mark)
 
 
 def unreadable_variable(message: str, prefix: str) -> str:

@@ -254,8 +254,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         # The error itself quotes lines, which may contain a secret.
         raise SettingsError(f"{path} is not valid YAML: {messages.unreadable_yaml(error, text)}") from None
-    except ValueError:
-        raise SettingsError(f"{path} cannot be read: {messages.unreadable_value(text)}") from None
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{path} is not valid YAML: an escape names a character that does not exist") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold settings, each as NAME: VALUE, not {type(values).__name__}")
     if odd := [name for name in values if not isinstance(name, str)]:

@@ -14,6 +14,8 @@ from pydantic_settings import EnvSettingsSource
 from raygrid.settings import messages
 
 PREFIX = "RAYGRID__"
+MOST_DEPTH = 50
+MOST_VALUES = 100_000
 
 
 def set_by_variables() -> frozenset[str]:
@@ -39,7 +41,48 @@ class Variables(EnvSettingsSource):
 
 
 class NamesAreText(yaml.SafeLoader):
-    """Reads every name in YAML as text, for instance of a pricer named `1`, `yes` or `null`; a name is set once."""
+    """Reads every name in YAML as text, for instance of a pricer named `1`, `yes` or `null`; a name is set once.
+
+    The depth and the number of values are bounded, because a few lines of aliases can stand for more values than a
+    machine has memory.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._values = 0
+        self._sizes: dict[int, int] = {}  # of the nodes that were read, by their ids
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Read a node.
+
+        Raises:
+            ConstructorError: it lies too deep, contains itself, or the file has too many values.
+        """
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML has no types for it
+        is_alias, before = self.check_event(yaml.AliasEvent), self._values
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise messages.too_large(mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise messages.contains_itself(mark)
+        self._values += self._sizes[id(node)] if is_alias else 1
+        if self._values > MOST_VALUES:
+            raise messages.too_large(mark)
+        self._sizes.setdefault(id(node), self._values - before)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Read a value.
+
+        Raises:
+            ConstructorError: it looks like a date or a number, or has such a tag, but is not one.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):  # what PyYAML raises for them
+            raise messages.unreadable_value(node) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Read a mapping.

@@ -25,7 +25,10 @@ def size_in_bytes(value: str) -> int:
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"{value!r} is not a size; write for instance 64MB or 1048576")
-    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+    try:
+        return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+    except OverflowError:  # hundreds of digits
+        raise ValueError("this size is larger than any disk") from None
 
 
 def _name(value: str) -> str:

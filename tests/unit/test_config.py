@@ -559,6 +559,12 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
     assert SECRET not in str(refused.value)
 
 
+# Each line stands for ten times as many values as the one before.
+ALIASES = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
@@ -585,6 +591,14 @@ def test_a_broken_file_does_not_show_its_lines(tmp_path: Path) -> None:
         ),
         ("name: |SECRET", "line 1, column 8: after | or > the text begins on the next line"),
         ("name: x\nhttp: \x07SECRET", "line 2, column 7: a character that YAML does not allow"),
+        ("a: !!bool SECRET", "line 1, column 4: this looks like a date or a number but is not one"),
+        ("a: !!int ''", "line 1, column 4: this looks like a date or a number but is not one"),
+        ("a: !!float ''", "line 1, column 4: this looks like a date or a number but is not one"),
+        ("a: !!timestamp SECRET", "line 1, column 4: this looks like a date or a number but is not one"),
+        ("a: &a [*a, 2030-13-45]", "line 1, column 8: this value contains itself"),
+        ("a: " + "[" * 60, "line 1, column 53: the settings are nested too deeply"),
+        (ALIASES, "line 5, column 36: the settings are nested too deeply, or have too many values"),
+        ('a: "\\UFFFFFFFF SECRET"', "an escape names a character that does not exist"),
         ("a: 1\nname: [x, 2030-13-45, SECRET]", "line 2, column 11: this looks like a date or a number but is not one"),
     ],
 )
@@ -597,6 +611,12 @@ def test_a_broken_file_is_refused_with_the_reason_and_without_its_text(
     assert fragment in str(refused.value)
     assert SECRET not in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+def test_a_size_of_hundreds_of_digits_is_refused(tmp_path: Path) -> None:
+    """It is no number of bytes."""
+    with pytest.raises(SettingsError, match="larger than any disk"):
+        load_settings(grid_yaml(tmp_path, f"http:\n  max_body: 1{'0' * 400}MB\n"))
 
 
 def test_an_error_text_of_yaml_that_is_not_known_is_left_out() -> None:
