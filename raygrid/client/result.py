@@ -5,18 +5,23 @@ from __future__ import annotations
 import html
 import io
 import json
+import lzma
 import zipfile
+import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raygrid.client.earlier import remove_earlier
-from raygrid.errors import RaygridError
+from raygrid.errors import DamagedResultError, RaygridError
 from raygrid.system.control_characters import escape_control_characters
 from raygrid.system.filenames import problem_here
 
 STDOUT, STDERR, MANIFEST = "stdout.txt", "stderr.txt", "manifest.json"
 _RESERVED = frozenset({STDOUT, STDERR, MANIFEST})
+# What `zipfile` raises for damaged bytes: also for a method, a version, a password or a place that they seem to name.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError)
 
 
 class Result:
@@ -39,7 +44,7 @@ class Result:
         # Opened for each read, because few results are read twice, and thousands of open ones would fill the memory.
         try:
             return zipfile.ZipFile(io.BytesIO(self.data))
-        except zipfile.BadZipFile:
+        except _UNREADABLE:
             return None
 
     @cached_property
@@ -62,8 +67,7 @@ class Result:
     @property
     def stdout_bytes(self) -> bytes:
         """The pricer's stdout."""
-        archive = self._opened()
-        return self.data if archive is None else _bytes_or_empty(archive, STDOUT)
+        return self.data if self._opened() is None else self._bytes_or_empty(STDOUT)
 
     @property
     def stderr(self) -> str:
@@ -73,7 +77,7 @@ class Result:
     @property
     def stderr_bytes(self) -> bytes:
         """The pricer's stderr."""
-        return _bytes_or_empty(self._opened(), STDERR)
+        return self._bytes_or_empty(STDERR)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -81,8 +85,13 @@ class Result:
 
         Its `jobId` is the job that ran: `reused_from`, if set.
         """
-        text = _bytes_or_empty(self._opened(), MANIFEST)
-        manifest: dict[str, Any] = json.loads(text) if text else {}
+        text = self._bytes_or_empty(MANIFEST)
+        try:
+            manifest = json.loads(text) if text else {}
+        except (ValueError, RecursionError):
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise self._damaged(MANIFEST, "it is no JSON object")
         return manifest
 
     def read(self, name: str) -> bytes:
@@ -90,13 +99,14 @@ class Result:
 
         Raises:
             FileNotFoundError: the result has no such file; the message lists its files.
+            DamagedResultError: the bytes of the file are damaged.
         """
         archive = self._opened()
         if archive is None or name not in _files_in(archive):
             files = ", ".join(self.files) or "none"
             text = f"the result of job {self.job_id} has no file {name!r}; its files: {files}"
             raise FileNotFoundError(escape_control_characters(text))
-        return archive.read(name)
+        return self._read(archive, name)
 
     def text(self, name: str) -> str:
         """Read one file of the result as UTF-8 text; bytes that are not UTF-8 become U+FFFD (`read` gives bytes)."""
@@ -114,8 +124,9 @@ class Result:
         The files of an earlier result in it are removed first, except those that were changed since.
 
         Raises:
-            RaygridError: a name in the ZIP leads out of the directory, or is not possible on Windows and this is
-                Windows; nothing was written.
+            RaygridError: a name in the ZIP leads out of the directory, is also the directory of another, or is not
+                possible on Windows and this is Windows; nothing was written.
+            DamagedResultError: the bytes of a file are damaged; those before it were written.
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
@@ -124,11 +135,38 @@ class Result:
             (root / STDOUT).write_bytes(self.data)
             return root
         targets = {name: self._inside(root.resolve(), name) for name in self._names}
+        self._require_distinct(targets)
         remove_earlier(root)
         for name, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(archive.read(name))
+            target.write_bytes(self._read(archive, name))
         return root
+
+    def _read(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except _UNREADABLE as error:
+            raise self._damaged(name, str(error)) from error
+
+    def _bytes_or_empty(self, name: str) -> bytes:
+        """The content of a file; empty if it is missing."""
+        archive = self._opened()
+        return b"" if archive is None or name not in archive.NameToInfo else self._read(archive, name)
+
+    def _damaged(self, name: str, why: str) -> DamagedResultError:
+        return DamagedResultError(
+            f"the result of job {self.job_id} is damaged: its file {name!r} cannot be read ({why}); fetch it again"
+        )
+
+    def _require_distinct(self, targets: Mapping[str, Path]) -> None:
+        """Refuse names of which one is the directory of another; nodes do not write such a ZIP."""
+        parents = {parent for target in targets.values() for parent in target.parents}
+        for name, target in targets.items():
+            if target in parents:
+                raise RaygridError(
+                    f"the result of job {self.job_id} contains {name!r} as a file and as a directory; nothing was "
+                    "extracted, read the files with Result.read()"
+                )
 
     def _inside(self, root: Path, name: str) -> Path:
         path = PurePosixPath(name)
@@ -158,8 +196,3 @@ class Result:
 
 def _files_in(archive: zipfile.ZipFile | None) -> tuple[str, ...]:
     return tuple(name for name in archive.namelist() if not name.endswith("/")) if archive is not None else ()
-
-
-def _bytes_or_empty(archive: zipfile.ZipFile | None, name: str) -> bytes:
-    """The content of a file in a result; empty if it is missing."""
-    return b"" if archive is None or name not in archive.NameToInfo else archive.read(name)

@@ -15,6 +15,7 @@ import pytest
 
 from raygrid.client.result import Result
 from raygrid.errors import (
+    DamagedResultError,
     JobCancelledError,
     JobFailedError,
     RaygridError,
@@ -61,6 +62,43 @@ def test_bytes_that_are_no_zip_are_stdout() -> None:
 
     assert result.stdout == "price � 42"
     assert (result.stderr, result.files, result.manifest) == ("", (), {})
+
+
+# The places of a field in the ZIP's directory, after its signature, and the value that makes its file unreadable.
+UNREADABLE = {"method": (6, 99), "encrypted": (4, 1), "version": (2, 99)}
+
+
+@pytest.mark.parametrize("what", [*UNREADABLE, "checksum"])
+def test_a_file_with_damaged_bytes_is_an_error_of_the_grid(tmp_path: Path, what: str) -> None:
+    """Whatever `zipfile` raises, a caller gets one error that names the job and the file."""
+    data = bytearray(zip_with({"stdout.txt": "42\n"}))
+    if what == "checksum":
+        data = data.replace(b"42\n", b"43\n")
+    else:
+        place, value = UNREADABLE[what]
+        data[data.index(b"PK\1\2") + 4 + place] = value
+    result = Result("j", bytes(data))
+    if what == "version":  # then the whole is no ZIP that can be read
+        assert (result.files, result.stdout_bytes) == ((), bytes(data))
+        return
+    with pytest.raises(DamagedResultError, match=r"job j is damaged: its file 'stdout\.txt' cannot be read"):
+        _ = result.stdout
+    with pytest.raises(DamagedResultError):
+        result.extract(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_manifest_is_an_error_of_the_grid(text: str) -> None:
+    """A manifest is a JSON object."""
+    with pytest.raises(DamagedResultError, match=r"'manifest\.json'"):
+        _ = Result("j", zip_with({"manifest.json": text})).manifest
+
+
+def test_a_name_that_is_a_file_and_a_directory_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    """Otherwise a part of the result would be written before the file system refuses the rest."""
+    with pytest.raises(RaygridError, match="contains 'a' as a file and as a directory"):
+        Result("j", zip_with({"first": "", "a": "x", "a/b": "y"})).extract(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_extract_writes_every_file_below_the_directory(tmp_path: Path) -> None:
