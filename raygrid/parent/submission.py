@@ -18,6 +18,9 @@ from raygrid.settings.model import GridSettings
 from raygrid.settings.pricer import Pricer
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MOST_ID = 128
+ID_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+"""What `checked_id` accepts, with at most `MOST_ID` characters, for the OpenAPI description."""
 MOST_ARGS = 256
 MOST_ARGS_BYTES = 64 * 1024
 MOST_KEY = 256

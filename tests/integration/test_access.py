@@ -17,7 +17,7 @@ import pytest_asyncio
 from raygrid.core.access import KEY, Role
 from raygrid.parent.audit import AuditLog
 from raygrid.parent.http import auth
-from tests.support.http import unzip, word
+from tests.support.http import raw_request, status_of, unzip, word
 from tests.support.small_grid import SHELL, SmallGrid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -125,6 +125,21 @@ async def test_every_route_is_in_the_table_and_refuses_a_request_without_a_key(g
     for method, path, values, *_ in REQUESTS:
         answer = await grid.http.request(method, path.format(role="none"), **named(values, "none"))
         assert (answer.status_code, word(answer)) == (401, "unauthorized"), (method, path)
+
+
+async def test_a_body_that_is_no_text_is_an_invalid_request(grid: SmallGrid) -> None:
+    """Its answer is the one of other bad bodies, and in the description."""
+    for path in ("/keys", "/keys/none/rotate"):
+        for body in (b"\xff", b"{", b"[" * 60_000):
+            answer = await grid.http.post(path, content=body, headers={**ADMIN, "Content-Type": "application/json"})
+            assert (answer.status_code, word(answer)) == (422, "invalid-request"), (path, answer.text)
+
+
+async def test_a_stranger_cannot_fill_the_memory_of_a_parent(grid: SmallGrid) -> None:
+    """A large JSON body is refused as soon as too much of it has arrived, also without a key."""
+    for path in ("/keys", "/keys/none/rotate"):
+        head = f"POST {path} HTTP/1.1\nContent-Type: application/json\nContent-Length: 1000000000"
+        assert status_of(await raw_request(grid.url, head, b" " * 100_000)) == 413
 
 
 def shape_of(path: str) -> str:

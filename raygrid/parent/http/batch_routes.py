@@ -26,7 +26,13 @@ MOST_JOBS_FIELD = 4 * 1024**2
 MOST_BATCH_ARGS_BYTES = 16 * 1024**2
 
 
-def _overrides(form: ReceivedForm) -> dict[str, dict[str, Any]]:
+def overrides_of(form: ReceivedForm) -> dict[str, dict[str, Any]]:
+    """Take the option `jobs` out of a form: the options of single jobs, by jobId.
+
+    Raises:
+        InvalidRequestError: it is no JSON object of objects, or names a job without a file.
+        TooLargeError: it is too long.
+    """
     texts = form.options.pop("jobs", [])
     if not texts:
         return {}
@@ -55,7 +61,7 @@ def _overrides(form: ReceivedForm) -> dict[str, dict[str, Any]]:
 
 
 async def _batch_jobs(parent: Parent, caller: Caller, form: ReceivedForm) -> list[NewJob]:
-    overrides = _overrides(form)
+    overrides = overrides_of(form)
     defaults = options_of_form(form.options)
     per_job: dict[str, SubmissionOptions] = {}
     args_bytes = 0

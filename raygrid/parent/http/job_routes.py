@@ -16,7 +16,7 @@ from raygrid.parent.http.auth import Canceller, Reader, Viewer
 from raygrid.parent.http.held import HeldResponse, one_piece
 from raygrid.parent.http.naming import JOB
 from raygrid.parent.http.openapi import ENDED_PROBLEMS, ZIP, problem_responses
-from raygrid.parent.http.requests import BatchFilter, JobId, NextCursor, OwnerFilter, Wait, shown_owner
+from raygrid.parent.http.requests import BatchFilter, EventsOf, JobId, NextCursor, OwnerFilter, Wait, shown_owner
 from raygrid.parent.http.scope import CALLER
 from raygrid.parent.outflow import FREE
 from raygrid.parent.results import require_result
@@ -96,6 +96,7 @@ def job_routes(parent: Parent) -> APIRouter:
     @router.get(
         "/events",
         summary="State changes of a job or a batch as server-sent events",
+        description="Give exactly one of `job` and `batch`.",
         response_class=Response,
         response_model=None,
         responses={
@@ -108,12 +109,12 @@ def job_routes(parent: Parent) -> APIRouter:
     )
     async def events(
         caller: Viewer,
-        job: str | None = None,
-        batch: str | None = None,
+        job: EventsOf = None,
+        batch: EventsOf = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
         if (job is None) == (batch is None):
-            raise InvalidRequestError("give either ?job= or ?batch=")
+            raise InvalidRequestError("give exactly one of ?job= and ?batch=")
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
         wait_s = parent.settings.http.max_wait_s
         if job is not None:

@@ -14,6 +14,7 @@ from raygrid.errors import KeyNotFoundError
 from raygrid.parent.http.auth import Admin
 from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.http.schemas import AnswerModel
+from raygrid.parent.http.small_body import SmallBodyRoute
 from raygrid.parent.service import Parent
 from raygrid.settings.values import NAME
 
@@ -114,7 +115,7 @@ def _members(key: StoredKey, *, valid: bool) -> dict[str, object]:
 
 def key_routes(parent: Parent) -> APIRouter:
     """The routes of keys."""
-    router = APIRouter(tags=["keys"])
+    router = APIRouter(tags=["keys"], route_class=SmallBodyRoute)
 
     def unknown(key_id: str) -> KeyNotFoundError:
         shown = without_secrets(key_id)[:40]
@@ -124,7 +125,7 @@ def key_routes(parent: Parent) -> APIRouter:
         "/keys",
         summary="Make an API key",
         status_code=201,
-        responses=problem_responses("invalid-request", "unavailable"),
+        responses=problem_responses("too-large", "invalid-request", "unavailable"),
     )
     async def add(wanted: WantedKey, by: Admin) -> MadeKey:
         text, key_id = new_key()
@@ -149,7 +150,7 @@ def key_routes(parent: Parent) -> APIRouter:
         "/keys/{id}/rotate",
         summary="Make a successor with the same rights; for a while, both keys are valid",
         status_code=201,
-        responses=problem_responses("key-not-found", "invalid-request", "unavailable"),
+        responses=problem_responses("key-not-found", "too-large", "invalid-request", "unavailable"),
     )
     async def rotate(id: str, by: Admin, how: Rotation = _ROTATION) -> MadeKey:
         id = id_of(id) or id  # some give the whole key

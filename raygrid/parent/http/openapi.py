@@ -7,7 +7,15 @@ from typing import Any
 from raygrid.errors import PROBLEMS
 from raygrid.parent.http.problems import MEDIA_TYPE
 from raygrid.parent.http.schemas import Problem
-from raygrid.parent.submission import MOST_TIMEOUT_S, PRIORITIES
+from raygrid.parent.submission import (
+    ID_PATTERN,
+    MOST_ARGS,
+    MOST_DATA,
+    MOST_ID,
+    MOST_KEY,
+    MOST_TIMEOUT_S,
+    PRIORITIES,
+)
 
 SUBMIT_PROBLEMS = (
     "conflict",
@@ -22,6 +30,10 @@ SUBMIT_PROBLEMS = (
 ENDED_PROBLEMS = ("job-cancelled", "result-expired", "job-failed", "damaged-result")
 
 _TEXT = {"type": "string"}
+# Only for the description: `checked_id` refuses other texts with a better message.
+ID_SCHEMA: dict[str, Any] = {"pattern": ID_PATTERN, "minLength": 1, "maxLength": MOST_ID}
+_ID = {**_TEXT, **ID_SCHEMA}
+_KEY = {**_TEXT, "maxLength": MOST_KEY}
 BYTES = {**_TEXT, "format": "binary"}
 _HEADERS = {
     "ETag": "sha256 of the ZIP",
@@ -49,8 +61,13 @@ ZIP_OR_STDOUT = _result(
 )
 
 _OPTIONS: dict[str, Any] = {
-    "pricer": {**_TEXT, "description": "Name of a pricer; not needed if the grid has a default"},
-    "args": {"type": "array", "items": _TEXT, "description": "Arguments for the pricer, one per field"},
+    "pricer": {**_KEY, "description": "Name of a pricer; not needed if the grid has a default"},
+    "args": {
+        "type": "array",
+        "items": _TEXT,
+        "maxItems": MOST_ARGS,
+        "description": "Arguments for the pricer, one per field",
+    },
     "priority": {
         "type": "integer",
         "minimum": PRIORITIES[0],
@@ -59,17 +76,22 @@ _OPTIONS: dict[str, Any] = {
         "description": "Jobs with a higher priority run first",
     },
     "affinity": {
-        **_TEXT,
+        **_KEY,
         "description": "Key such as an instrument, customer or date; jobs with the same key run in the same group",
     },
-    "site": {**_TEXT, "description": "Site where the job runs; if it is full, the nearest one with free slots"},
+    "site": {**_KEY, "description": "Site where the job runs; if it is full, the nearest one with free slots"},
     "timeout_s": {
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": MOST_TIMEOUT_S,
         "description": "Wall-time limit of one attempt, seconds",
     },
-    "data": {"type": "array", "items": _TEXT, "description": "Names of shared inputs, one per field"},
+    "data": {
+        "type": "array",
+        "items": _ID,
+        "maxItems": MOST_DATA,
+        "description": "Names of shared inputs, one per field",
+    },
 }
 _EXPLODED = {"args": {"explode": True}, "data": {"explode": True}}
 
@@ -84,14 +106,18 @@ def _form(properties: dict[str, Any], required: list[str], **more: Any) -> dict[
     }
 
 
+_FILE = {
+    **BYTES,
+    "minLength": 1,
+    "description": "The input, as a part with a filename. Its name is the last component of `filename*` or `filename`: "
+    "UTF-8, at most 255 bytes, no control characters",
+}
+# `POST /submit/{jobId}` has the id in its path.
+SUBMIT_FORM_WITH_ID_IN_PATH = _form({"file": _FILE, **_OPTIONS}, ["file"], additionalProperties=False)
 SUBMIT_FORM = _form(
     {
-        "file": {
-            **BYTES,
-            "description": "The input. Its name is the last component of `filename*` or `filename`: UTF-8, at most 255 "
-            "bytes, no control characters",
-        },
-        "jobId": {**_TEXT, "description": "Id of the job, for `POST /submit` only; generated if missing"},
+        "file": _FILE,
+        "jobId": {**_ID, "description": "Id of the job; generated if missing"},
         **_OPTIONS,
     },
     ["file"],
@@ -99,7 +125,7 @@ SUBMIT_FORM = _form(
 )
 BATCH_FORM = _form(
     {
-        "batchId": {**_TEXT, "description": "Generated if missing; the jobs are added to a batch that exists"},
+        "batchId": {**_ID, "description": "Generated if missing; the jobs are added to a batch that exists"},
         "jobs": {
             **_TEXT,
             "contentMediaType": "application/json",
@@ -108,10 +134,14 @@ BATCH_FORM = _form(
         **_OPTIONS,
     },
     [],
-    additionalProperties={**BYTES, "description": "The input of a job; the name of the part is the jobId"},
+    additionalProperties={
+        **BYTES,
+        "minLength": 1,
+        "description": "The input of a job, as a part with a filename; the name of the part is the jobId",
+    },
 )
 DATA_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {**BYTES, "minLength": 1}}}}
 }
 
 

@@ -92,6 +92,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI cannot decode the body; other bad bodies are 422, too
+            return response_of(errors.InvalidRequestError("the request body is not JSON in UTF-8"), request)
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_methods(app, request.url.path))  # of all routes with that path

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Path, Query, Request
 
 from raygrid.core.access import NOBODY, Caller
 from raygrid.parent.http.forms import FormReader, ReceivedForm, limited, require_plain_body, require_size
+from raygrid.parent.http.openapi import ID_SCHEMA
 from raygrid.parent.quotas import FORM_BYTES
 from raygrid.parent.service import Parent
-from raygrid.parent.submission import JOB_ID
 
 Wait = Annotated[
     float | None,
@@ -21,8 +21,6 @@ Wait = Annotated[
         description="Maximum wait, seconds; the setting `http.max_wait_s` limits it",
     ),
 ]
-# Only for the description: `checked_id` refuses other texts with a better message.
-ID_SCHEMA: dict[str, Any] = {"pattern": f"^{JOB_ID.pattern}$", "minLength": 1, "maxLength": 128}
 JobId = Annotated[str, Path(alias="jobId", json_schema_extra=ID_SCHEMA)]
 BatchId = Annotated[str, Path(alias="batchId", json_schema_extra=ID_SCHEMA)]
 DataName = Annotated[str, Path(json_schema_extra=ID_SCHEMA)]
@@ -30,7 +28,14 @@ BatchFilter = Annotated[str | None, Query(description="Only jobs of this batch",
 OwnerFilter = Annotated[
     str | None, Query(description="Only those of this owner; `operate` and `admin` see those of every owner by default")
 ]
-NextCursor = Annotated[str | None, Query(description="`next_cursor` of the previous page", json_schema_extra=ID_SCHEMA)]
+EventsOf = Annotated[
+    str | None,
+    Query(description="Events of this one; give exactly one of `job` and `batch`", json_schema_extra=ID_SCHEMA),
+]
+NextCursor = Annotated[
+    str | None,
+    Query(description="`next_cursor` of the previous page; others are refused with 422", json_schema_extra=ID_SCHEMA),
+]
 
 
 def shown_owner(caller: Caller, wanted: str | None) -> str | None:

@@ -22,7 +22,11 @@ class AnswerModel(BaseModel):
 class Problem(AnswerModel):
     """An RFC 9457 problem document; `type` is stable, `detail` states what happened and what to do."""
 
-    type: str = Field(examples=["urn:raygrid:problem:conflict"])
+    type: str = Field(
+        examples=["urn:raygrid:problem:conflict"],
+        description="what happened, also where several problems have one status: 422 is an invalid request "
+        "(`invalid-request`, `unknown-pricer` and others) or a failed job (`job-failed`)",
+    )
     title: str
     status: int
     detail: str

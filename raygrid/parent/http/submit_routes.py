@@ -16,7 +16,14 @@ from raygrid.parent.http import schemas
 from raygrid.parent.http.auth import Submitter
 from raygrid.parent.http.job_routes import result_response
 from raygrid.parent.http.naming import JOB
-from raygrid.parent.http.openapi import ENDED_PROBLEMS, SUBMIT_FORM, SUBMIT_PROBLEMS, ZIP_OR_STDOUT, problem_responses
+from raygrid.parent.http.openapi import (
+    ENDED_PROBLEMS,
+    SUBMIT_FORM,
+    SUBMIT_FORM_WITH_ID_IN_PATH,
+    SUBMIT_PROBLEMS,
+    ZIP_OR_STDOUT,
+    problem_responses,
+)
 from raygrid.parent.http.preferences import preferences
 from raygrid.parent.http.preferences import wait_s as preferred_wait_s
 from raygrid.parent.http.requests import JobId, Wait, read_form
@@ -61,7 +68,7 @@ def submit_routes(parent: Parent) -> APIRouter:
     @router.post(
         "/submit/{jobId}",
         summary="Submit a job and wait for its result",
-        openapi_extra=SUBMIT_FORM,
+        openapi_extra=SUBMIT_FORM_WITH_ID_IN_PATH,
         response_class=Response,
         response_model=None,
         responses={

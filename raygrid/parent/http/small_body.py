@@ -1,0 +1,36 @@
+"""Routes with a small JSON body, which FastAPI reads as a whole, and before it finds out who makes the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Message
+
+from raygrid.errors import TooLargeError
+
+MOST_BYTES = 64 * 1024
+
+
+class SmallBodyRoute(APIRoute):
+    """A route that reads at most `MOST_BYTES` of a body, so that a stranger cannot fill a parent's memory."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, which raises `TooLargeError` for a longer body."""
+        answer = super().get_route_handler()
+
+        async def answer_small(request: Request) -> Response:
+            body = bytearray()
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise TooLargeError(f"the request body is larger than the limit of {MOST_BYTES} bytes")
+
+            async def receive() -> Message:
+                return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+            return await answer(Request(request.scope, receive))
+
+        return answer_small
