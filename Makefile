@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 DOCS_READY := $(VENV)/.docs-ready
+SECURITY_READY := $(VENV)/.security-ready
 # The markers are declared in pyproject.toml.
 UNIT := not (hosts or ray or own_grid or documents or leases or computing or hostile or postgres or processes)
 
@@ -19,7 +20,7 @@ for start, path in enumerate(sys.argv[2:]):
 endef
 export SPLIT_LOCK
 
-.PHONY: help demo unit coverage test field simulate drill soak check bench docs wheel lock clean
+.PHONY: help demo unit coverage test field simulate drill soak check security bench docs wheel lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +82,15 @@ check: $(READY) ## formatter, linter, strict types, import contracts, bandit, sp
 	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive raygrid
 	$(BIN)/codespell
 
+# What tries requests and inputs has a lock of its own, within the versions of the first.
+$(SECURITY_READY): $(READY) requirements-security.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.lock
+	@touch $(SECURITY_READY)
+
+# make security SECURITY_ARGS='--only fuzz --fuzzer forms --seconds 60'
+security: $(SECURITY_READY) ## 20,000 requests of Schemathesis, ten minutes of each fuzzer, advisories; well over an hour
+	$(BIN)/python -m security $(SECURITY_ARGS)
+
 # What the grid is measured beside has a lock of its own, within the versions of the first.
 $(BENCH_READY): $(READY) requirements-bench.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
@@ -117,6 +127,9 @@ lock: $(READY) ## write requirements.lock and its companions anew from pyproject
 	$(BIN)/uv pip compile pyproject.toml --extra docs --constraint requirements.lock --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  --upgrade --output-file requirements-docs.lock
+	$(BIN)/uv pip compile pyproject.toml --extra security --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  --upgrade --output-file requirements-security.lock
 
 clean: ## remove what these commands have built
 	rm -rf $(VENV) build dist site *.egg-info .test-logs .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Tests with hostile input: Schemathesis against a grid, a fuzzer for each reader, advisories (`make security`)."""
