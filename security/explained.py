@@ -1,6 +1,6 @@
 """What Schemathesis reports although the grid is right: each with the reason why it stays.
 
-An explanation covers one kind of failure of some operations, by the text of the answer, so that every other one is
+An explanation covers one kind of failure of some operations, by its text, so that every other one is
 still a finding.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-REJECTED = "RejectedPositiveData"  # Schemathesis: a request that the schema allows was refused
+# Kinds of failures, by the names of their classes in Schemathesis.
+REJECTED = "RejectedPositiveData"  # a request that the schema allows was refused
+ACCEPTED = "AcceptedNegativeData"  # one that the schema forbids was accepted
 SERVER_ERROR = "ServerError"
 
 
@@ -20,7 +22,7 @@ class Explained(NamedTuple):
         name: a word for the report.
         operation: pattern of the operation's label, such as `GET /jobs`.
         status: of the answer.
-        detail: pattern of the answer's `detail`.
+        text: pattern of the answer's `detail`; for accepted requests, of what Schemathesis reports.
         reason: why it stays.
         kind: of the failure, by the name of its class in Schemathesis.
     """
@@ -28,7 +30,7 @@ class Explained(NamedTuple):
     name: str
     operation: str
     status: int
-    detail: str
+    text: str
     reason: str
     kind: str = REJECTED
 
@@ -87,6 +89,22 @@ EXPLAINED = (
         "The field `jobs` is JSON in a text, and texts are without NUL; the description says it.",
     ),
     Explained(
+        "text in a form",
+        _SUBMITS,
+        202,
+        r"[\s\S]*Invalid component: in body - (args|data|pricer|affinity|site|jobId|batchId|jobs)\b.*: Incorrect type",
+        "All values of a form are texts: another JSON type, written as text, is a text like any other.",
+        ACCEPTED,
+    ),
+    Explained(
+        "text in a form that was waited for",
+        _SUBMITS,
+        200,
+        r"[\s\S]*Invalid component: in body - (args|data|pricer|affinity|site)\b.*: Incorrect type",
+        "As before, on the route that answers with the result.",
+        ACCEPTED,
+    ),
+    Explained(
         "not ready",
         r"GET /health/ready",
         503,
@@ -97,10 +115,10 @@ EXPLAINED = (
 )
 
 
-def explanation(kind: str, operation: str, status: int, detail: str) -> Explained | None:
+def explanation(kind: str, operation: str, status: int, text: str) -> Explained | None:
     """The explanation of a failure, if it has one."""
     for each in EXPLAINED:
-        matches = re.fullmatch(each.operation, operation) and re.match(each.detail, detail)
+        matches = re.fullmatch(each.operation, operation) and re.match(each.text, text)
         if matches and (kind, status) == (each.kind, each.status):
             return each
     return None

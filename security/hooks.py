@@ -8,7 +8,7 @@ from typing import Any
 
 import schemathesis
 
-from security.explained import explanation
+from security.explained import ACCEPTED, explanation
 
 COUNTED_IN = "RAYGRID_SECURITY_EXPLAINED"
 
@@ -16,13 +16,19 @@ COUNTED_IN = "RAYGRID_SECURITY_EXPLAINED"
 @schemathesis.hook  # type: ignore[untyped-decorator, unused-ignore] # not installed for `make check`
 def filter_failure(_context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Whether a failure is one of the grid, because nothing explains it."""
-    try:
-        detail = str(json.loads(response.content)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return True
-    found = explanation(type(failure).__name__, case.operation.label, response.status_code, detail)
+    kind = type(failure).__name__
+    text = failure.message if kind == ACCEPTED else _detail(response.content)
+    found = explanation(kind, case.operation.label, response.status_code, text)
     if found is None:
         return True
     with open(os.environ[COUNTED_IN], "a", encoding="utf-8") as counted:
         counted.write(f"{found.name}\n")
     return False
+
+
+def _detail(content: bytes) -> str:
+    """The `detail` of a problem document; empty if it is none."""
+    try:
+        return str(json.loads(content)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""

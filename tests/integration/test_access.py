@@ -135,6 +135,15 @@ async def test_a_body_that_is_no_text_is_an_invalid_request(grid: SmallGrid) -> 
             assert (answer.status_code, word(answer)) == (422, "invalid-request"), (path, answer.text)
 
 
+@pytest.mark.parametrize("wrong", [{"lifetime_s": True}, {"lifetime_s": "60"}, {"limits": {"bytes": True}}])
+async def test_a_number_of_a_key_is_a_number(grid: SmallGrid, wrong: dict[str, Any]) -> None:
+    """`true` is not one second or one byte."""
+    answer = await grid.http.post("/keys", json={"owner": "x", "roles": ["read"], **wrong}, headers=ADMIN)
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    answer = await grid.http.post("/keys/none/rotate", json={"overlap_s": False}, headers=ADMIN)
+    assert (answer.status_code, word(answer)) == (422, "invalid-request")
+
+
 async def test_a_stranger_cannot_fill_the_memory_of_a_parent(grid: SmallGrid) -> None:
     """A large JSON body is refused as soon as too much of it has arrived, also without a key."""
     for path in ("/keys", "/keys/none/rotate"):

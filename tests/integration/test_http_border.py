@@ -17,6 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from raygrid.parent.submission import ID_PATTERN, MOST_ID
 from tests.support.http import FORM_TYPE, form_body, unzip, word
 from tests.support.small_grid import SmallGrid
 
@@ -429,6 +430,34 @@ async def test_the_description_names_no_media_type_that_does_not_come(grid: Smal
     assert special.keys() <= found.keys()
     for where, kinds in found.items():
         assert kinds == special.get(where, {"application/json"}), where
+
+
+async def test_the_description_says_what_is_refused(grid: SmallGrid) -> None:
+    """Ids have patterns in paths, queries and forms, inputs are not empty, and `jobId` is in one form only."""
+    paths = (await grid.http.get("/openapi.json", headers=RIGHT)).json()["paths"]
+
+    def form(path: str) -> Any:
+        return paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+    assert "jobId" not in form("/submit/{jobId}")["properties"]
+    ids = [form("/submit")["properties"]["jobId"], form("/batches")["properties"]["batchId"]]
+    ids += [form(path)["properties"]["data"]["items"] for path in ("/submit", "/submit/{jobId}", "/batches")]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            named = ("jobId", "batchId", "name", "job", "batch", "cursor")
+            ids += [
+                each["schema"]
+                for each in operation.get("parameters", ())
+                if each["name"] in named and path != "/batches/{batchId}/results"  # its cursor is a number
+            ]
+    assert len(ids) == 19
+    assert all((each["pattern"], each["minLength"], each["maxLength"]) == (ID_PATTERN, 1, MOST_ID) for each in ids)
+    assert form("/submit")["properties"]["file"]["minLength"] == 1
+    assert form("/submit")["properties"]["timeout_s"]["exclusiveMinimum"] == 0
+    assert form("/batches")["additionalProperties"]["minLength"] == 1
+    stored = paths["/data/{name}"]["put"]["requestBody"]["content"]["application/octet-stream"]["schema"]
+    assert stored["minLength"] == 1
+    assert "exactly one of `job` and `batch`" in paths["/events"]["get"]["description"]
 
 
 async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:

@@ -10,7 +10,7 @@ import pytest
 from raygrid.errors import RaygridError
 from raygrid.transport.wire import NotAuthenticatedError
 from security import fuzz
-from security.explained import EXPLAINED, REJECTED, SERVER_ERROR, explanation
+from security.explained import ACCEPTED, EXPLAINED, REJECTED, SERVER_ERROR, explanation
 from security.fuzzers import frames, manifests
 from security.fuzzers.target import CORPUS, NAMES, Target, corpus_of, load
 from security.row import Row, table
@@ -87,6 +87,9 @@ def test_an_explanation_covers_one_kind_of_failure_only() -> None:
     assert explanation(REJECTED, "GET /jobs", 422, "another text") is None
     assert explanation("JsonSchemaError", "GET /jobs", 422, detail) is None
     assert explanation(SERVER_ERROR, "GET /jobs", 503, "") is None
+    report = "Invalid data should have been rejected\nInvalid component: in body - args: Incorrect type"
+    assert explanation(ACCEPTED, "POST /submit", 202, report) is not None
+    assert explanation(ACCEPTED, "POST /submit", 202, report.replace("args", "priority")) is None
 
 
 def test_every_explanation_has_a_reason() -> None:

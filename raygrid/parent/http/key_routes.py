@@ -24,7 +24,9 @@ LONGEST_S = 10 * 366 * 86_400.0
 OVERLAP_S = 86_400.0
 
 _PricerName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-_Count = Annotated[int, Field(ge=1, le=2**53)]
+# Strict: `true` is no number, and a text is none either.
+_Count = Annotated[int, Field(ge=1, le=2**53, strict=True)]
+_Seconds = Annotated[float, Field(le=LONGEST_S, allow_inf_nan=False, strict=True)]
 
 
 class Limits(AnswerModel):
@@ -49,9 +51,7 @@ class WantedKey(AnswerModel):
     pricers: list[_PricerName] | None = Field(
         default=None, max_length=1_000, description="pricers for which it may submit jobs; null for all"
     )
-    lifetime_s: float | None = Field(
-        default=None, gt=0, le=LONGEST_S, allow_inf_nan=False, description="seconds for which it is valid"
-    )
+    lifetime_s: _Seconds | None = Field(default=None, gt=0, description="seconds for which it is valid")
     limits: Limits = Limits()
 
 
@@ -60,9 +60,7 @@ class Rotation(AnswerModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: float = Field(
-        default=OVERLAP_S, ge=0, le=LONGEST_S, allow_inf_nan=False, description="seconds for which both keys are valid"
-    )
+    overlap_s: _Seconds = Field(default=OVERLAP_S, ge=0, description="seconds for which both keys are valid")
 
 
 _ROTATION = Rotation()
