@@ -16,7 +16,7 @@ from raygrid.node.attempt.result_zip import build_zip
 from raygrid.node.attempt.stages import CollectedAttempt, JudgedAttempt, PreparedAttempt
 from raygrid.node.attempt.usage import Usage
 from raygrid.node.limits.running import Running
-from raygrid.node.sandbox.sandboxes import NoSandbox
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.settings.pricer import Pricer
 
 

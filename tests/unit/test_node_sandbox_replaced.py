@@ -12,7 +12,8 @@ import pytest
 from raygrid.node.attempt.workspace import Workspace
 from raygrid.node.sandbox import sandboxes as module
 from raygrid.node.sandbox.mechanisms import probe
-from raygrid.node.sandbox.sandboxes import NoSandbox, Sandboxes
+from raygrid.node.sandbox.no_sandbox import NoSandbox
+from raygrid.node.sandbox.sandboxes import Sandboxes
 from raygrid.settings.pricer import Pricer
 
 pytestmark = [

@@ -16,7 +16,7 @@ from raygrid.node.attempt.directory import DirectoryHandle, JobDirectory, OpenDi
 from raygrid.node.attempt.jobs_directory import JobsDirectory
 from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.temporary_files import TemporaryDirectories, TemporaryDirectory
-from raygrid.node.sandbox.sandboxes import NoSandbox
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.node.warm.protocol import MOST_LINE, AnswerReader, BadAnswerError, WarmAnswer, parse, request
 from raygrid.settings.pricer import Pricer
 

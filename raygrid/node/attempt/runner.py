@@ -39,8 +39,9 @@ from raygrid.node.limits.disk import DiskWatch
 from raygrid.node.limits.kill_reasons import KillReason
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.node.sandbox.requirement import require
-from raygrid.node.sandbox.sandboxes import NoSandbox, Sandboxes
+from raygrid.node.sandbox.sandboxes import Sandboxes
 from raygrid.node.sandbox.users import UnusableUserError
 from raygrid.node.shared_data import SharedDataCache
 from raygrid.node.traffic import TrafficMeter

@@ -17,7 +17,7 @@ from raygrid.node.attempt.directory import JobDirectory
 from raygrid.node.attempt.outputs import OutputFile
 from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.limits.running import Running
-from raygrid.node.sandbox.sandboxes import NoSandbox
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.node.shared_data import DataLink
 from raygrid.settings.pricer import Pricer
 

@@ -17,7 +17,7 @@ from raygrid.node.attempt.stages import PreparedAttempt
 from raygrid.node.attempt.usage import ProcessEnd
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
-from raygrid.node.sandbox.sandboxes import NoSandbox
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.definition import same_definition
 from raygrid.settings.pricer import Pricer

@@ -25,7 +25,7 @@ from raygrid.node.attempt.usage import ProcessEnd, Usage
 from raygrid.node.limits.allocated import allocated
 from raygrid.node.limits.running import Running
 from raygrid.node.limits.watchdog import Watchdog
-from raygrid.node.sandbox.sandboxes import NoSandbox
+from raygrid.node.sandbox.no_sandbox import NoSandbox
 from raygrid.node.warm.conversation import Conversation
 from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord
