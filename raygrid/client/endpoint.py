@@ -108,6 +108,8 @@ class Endpoint:
         why = str(error) or type(error).__name__
         if isinstance(error, httpx.RemoteProtocolError) and ("b'" in why or 'b"' in why):
             why = "the server there does not speak HTTP"  # instead of the bytes that it sent
+        if "WRONG_VERSION_NUMBER" in why or "record layer failure" in why:
+            why = "the server there speaks http, not https"
         if self.answered:
             return ConnectionFailedError(
                 f"the grid at {self.url} stopped answering ({why}) and did not answer the retries. Jobs that it has "

@@ -125,6 +125,12 @@ def test_connect_reports_a_server_that_is_no_grid(status: int, body: bytes, kind
         assert text in refused(url, RaygridError)
 
 
+def test_connect_reports_a_server_that_has_no_encryption() -> None:
+    """TLS libraries name a wrong version number, which says nothing to most people."""
+    with web_server(200, b"{}", "application/json") as url:
+        assert "speaks http, not https" in refused(url.replace("http://", "https://"), ConnectionFailedError)
+
+
 @pytest.mark.parametrize(
     ("key", "text"), [(None, "requires an API key; set RAYGRID_API_KEY"), ("wrong", "does not know")]
 )
