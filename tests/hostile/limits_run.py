@@ -61,10 +61,10 @@ PROGRAMS = {
         "import os, tempfile, time\nfile = tempfile.TemporaryFile(dir='/dev/shm')\n"
         "for _ in range(300): os.write(file.fileno(), bytes(1 << 20))\ntime.sleep(600)"
     ),
-    "memory in System V segments": f"{SEGMENTS}\nsegments(30)\ntime.sleep(600)",
+    "memory in System V segments": f"{SEGMENTS}\nsegments(30)\ntime.sleep(6)",
     "memory in segments of a process that has ended": (
         f"{SEGMENTS}\nif not os.fork():\n    segments(30)\n    time.sleep(1.5)\n    os._exit(0)\n"
-        "os.wait()\ntime.sleep(600)"
+        "os.wait()\ntime.sleep(6)"
     ),
     "memory in semaphores": (
         "import ctypes\nfor _ in range(150): ctypes.CDLL(None).semget(0, 32000, 0o1600)\ntime.sleep(3)\nos._exit(7)"
