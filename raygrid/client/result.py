@@ -177,7 +177,7 @@ class Result:
             )
         # `resolve` also follows links that are in the directory already, and handles Windows drives.
         target = (root / path).resolve()
-        if path.is_absolute() or ".." in path.parts or not target.is_relative_to(root):
+        if path.is_absolute() or ".." in path.parts or not target.is_relative_to(root) or target == root:
             raise RaygridError(
                 f"the result of job {self.job_id} contains the path {name!r}, which could lead out of {root}; nothing "
                 "was extracted, read the file with Result.read()"

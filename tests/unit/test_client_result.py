@@ -94,6 +94,13 @@ def test_a_damaged_manifest_is_an_error_of_the_grid(text: str) -> None:
         _ = Result("j", zip_with({"manifest.json": text})).manifest
 
 
+def test_a_name_that_is_the_directory_itself_is_refused(tmp_path: Path) -> None:
+    """No file can have it."""
+    with pytest.raises(RaygridError, match="contains the path '\\.'"):
+        Result("j", zip_with({"first": "", ".": "x"})).extract(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_is_a_file_and_a_directory_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     """Otherwise a part of the result would be written before the file system refuses the rest."""
     with pytest.raises(RaygridError, match="contains 'a' as a file and as a directory"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from raygrid.errors import RaygridError
 from raygrid.transport.wire import NotAuthenticatedError
-from security import fuzz
+from security import audit, fuzz
 from security.explained import ACCEPTED, EXPLAINED, REJECTED, SERVER_ERROR, explanation
 from security.fuzzers import frames, manifests
 from security.fuzzers.target import CORPUS, NAMES, Target, corpus_of, load
@@ -96,6 +97,31 @@ def test_every_explanation_has_a_reason() -> None:
     """A reason is a sentence for a reader who wonders why the failure stays."""
     assert len({each.name for each in EXPLAINED}) == len(EXPLAINED)
     assert all(len(each.reason) > 40 and each.reason.endswith(".") for each in EXPLAINED)
+
+
+KNOWN = {"name": "a", "version": "1", "vulns": []}
+BAD = {"name": "b", "version": "1", "vulns": [{"id": "CVE-1"}]}
+UNKNOWN = {"name": "c", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("code", "packages", "passed", "extent", "result"),
+    [
+        (0, [KNOWN, UNKNOWN], True, "1 of 2 packages", "no advisory"),
+        (1, [KNOWN, BAD], False, "2 of 2 packages", "found: b CVE-1"),
+        (0, [UNKNOWN], True, "0 of 1 packages", "skipped: the service that answers knows none of the packages"),
+        (1, None, True, "", "skipped: no service with advisories answers (no route)"),
+    ],
+)
+def test_an_audit_that_knows_no_package_is_skipped_and_has_not_passed(
+    monkeypatch: pytest.MonkeyPatch, code: int, packages: object, passed: bool, extent: str, result: str
+) -> None:
+    """pip-audit succeeds if a mirror without advisories answers; the summary says that nothing was checked."""
+    printed = "" if packages is None else json.dumps({"dependencies": packages})
+    monkeypatch.setattr(audit, "_asked", lambda _lock: (code, printed, "warning\nno route"))
+    [row] = audit.audit()
+    assert (row.passed, row.result) == (passed, result)
+    assert row.extent == extent or packages is None
 
 
 def test_the_summary_is_one_table() -> None:

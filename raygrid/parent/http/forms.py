@@ -94,6 +94,20 @@ def require_size(size: int, limit: int) -> None:
         raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
 
 
+async def _from_first_line(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes without empty lines before them.
+
+    The parser would skip text after an empty first line, but only up to the end of a chunk, so that a network would
+    decide whether a form is accepted.
+    """
+    async for chunk in chunks:
+        if begun := chunk.lstrip(b"\r\n"):
+            yield begun
+            break
+    async for chunk in chunks:
+        yield chunk
+
+
 class FormReader:
     """Reads one body with at most `max_files` files; a file of up to `inline` bytes stays in memory."""
 
@@ -124,7 +138,7 @@ class FormReader:
         events = _Events()
         try:
             parser = MultipartParser(boundary, events.callbacks(), max_header_size=MOST_HEADER_BYTES)
-            async for chunk in chunks:
+            async for chunk in _from_first_line(chunks):
                 parser.write(chunk)
                 await self._take(events)
             parser.finalize()
