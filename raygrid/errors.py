@@ -26,7 +26,7 @@
     │       │   └── ProcessEndedError  Ray reports that its process has ended
     │       └── NotLeadingError  that candidate does not lead its group now
     ├── GroupRefusedError        a group has no node that takes jobs; another group may
-    ├── DamagedResultError       the result's bytes do not match the recorded digest; run the job again
+    ├── DamagedResultError       the result's bytes are damaged; run the job again, or fetch the result again
     ├── MismatchedResponseError  a client got the answer for another job or batch
     ├── WaitTimeoutError         the wait ended before the job did; the job goes on
     ├── ConnectionFailedError    the grid did not answer the client
@@ -206,7 +206,7 @@ class GroupRefusedError(RaygridError):
 
 
 class DamagedResultError(RaygridError):
-    """The stored result does not match its digest, and no other copy exists; submit the input under a new jobId."""
+    """The bytes of a result are damaged, and no other copy exists; submit the input under a new jobId."""
 
 
 class MismatchedResponseError(RaygridError):

@@ -470,7 +470,7 @@ async def test_every_route_documents_its_answers(grid: SmallGrid) -> None:
             statuses = set(operation["responses"])
             assert any(status.startswith("2") for status in statuses), where
             if not path.startswith("/health"):
-                assert "401" in statuses, where
+                assert {"401", "403", "429"} <= statuses, where  # 429: the key has used up its requests
             for status, response in operation["responses"].items():
                 assert response["description"], where
                 if status[0] in "45":

@@ -59,7 +59,7 @@ def build_app(parent: Parent, *, manage: bool = True, audit: AuditLog | None = N
     access = Access(parent.keys, key_required=bool(http.api_keys) or not http.is_loopback)
     guarded = APIRouter(
         dependencies=[Depends(access.authenticate), Depends(require_known_query)],
-        responses=problem_responses("unauthorized", "forbidden"),
+        responses=problem_responses("unauthorized", "forbidden", "busy"),  # busy: a key has used up its requests
     )
     for routes in (submit_routes, job_routes, batch_routes, data_routes, grid_routes, key_routes):
         guarded.include_router(routes(parent))
