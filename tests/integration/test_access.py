@@ -140,6 +140,8 @@ async def test_a_number_of_a_key_is_a_number(grid: SmallGrid, wrong: dict[str, A
     """`true` is not one second or one byte."""
     answer = await grid.http.post("/keys", json={"owner": "x", "roles": ["read"], **wrong}, headers=ADMIN)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
+    limits = {"limits": {"bytes": 5.0}}  # JSON has one kind of numbers
+    assert (await grid.http.post("/keys", json={"owner": "x", "roles": ["read"], **limits}, headers=ADMIN)).is_success
     answer = await grid.http.post("/keys/none/rotate", json={"overlap_s": False}, headers=ADMIN)
     assert (answer.status_code, word(answer)) == (422, "invalid-request")
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from raygrid.core.access import OWNER, Caller, KeyLimits, Role, StoredKey, digest_of, id_of, new_key, without_secrets
 from raygrid.errors import KeyNotFoundError
@@ -24,9 +24,17 @@ LONGEST_S = 10 * 366 * 86_400.0
 OVERLAP_S = 86_400.0
 
 _PricerName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-# Strict: `true` is no number, and a text is none either.
-_Count = Annotated[int, Field(ge=1, le=2**53, strict=True)]
-_Seconds = Annotated[float, Field(le=LONGEST_S, allow_inf_nan=False, strict=True)]
+
+
+def _number(value: object) -> object:
+    """A number of JSON, as it is; pydantic would read `true` as 1 and texts as numbers."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic lets a TypeError through
+    return value
+
+
+_Count = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(_number)]
+_Seconds = Annotated[float, Field(le=LONGEST_S, allow_inf_nan=False), BeforeValidator(_number)]
 
 
 class Limits(AnswerModel):
