@@ -34,7 +34,8 @@ def _number(value: object) -> object:
 
 
 _Count = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(_number)]
-_Seconds = Annotated[float, Field(le=LONGEST_S, allow_inf_nan=False), BeforeValidator(_number)]
+_Lifetime = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False), BeforeValidator(_number)]
+_Overlap = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False), BeforeValidator(_number)]
 
 
 class Limits(AnswerModel):
@@ -59,7 +60,7 @@ class WantedKey(AnswerModel):
     pricers: list[_PricerName] | None = Field(
         default=None, max_length=1_000, description="pricers for which it may submit jobs; null for all"
     )
-    lifetime_s: _Seconds | None = Field(default=None, gt=0, description="seconds for which it is valid")
+    lifetime_s: _Lifetime | None = Field(default=None, description="seconds for which it is valid")
     limits: Limits = Limits()
 
 
@@ -68,7 +69,7 @@ class Rotation(AnswerModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: _Seconds = Field(default=OVERLAP_S, ge=0, description="seconds for which both keys are valid")
+    overlap_s: _Overlap = Field(default=OVERLAP_S, description="seconds for which both keys are valid")
 
 
 _ROTATION = Rotation()
