@@ -115,7 +115,9 @@ def _round(
     if process.returncode:
         print(text)
     generated = _GENERATED.search(text)
-    return process.returncode, int(generated[1].replace(",", "")) if generated else 0
+    count = int(generated[1].replace(",", "")) if generated else 0
+    print(f"Schemathesis, round {name}: {count:,} cases, exit code {process.returncode}", file=sys.stderr)
+    return process.returncode, count
 
 
 def _schemathesis() -> str:
