@@ -81,6 +81,7 @@ class ClientLoad:
         expected: digest of the result by digest of the input, from `reference`.
         retry_s: how long a failed request is repeated before it counts as a client error.
         transport: makes a client's HTTP transport; tests pass fakes.
+        plain_http: see `Client`.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ClientLoad:
         expected: Mapping[str, str] | None = None,
         retry_s: float = 60.0,
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        plain_http: bool | None = None,
     ) -> None:
         self.history = ClientHistory()
         self.batch_id = f"drill-{new_id()}"
@@ -118,6 +120,7 @@ class ClientLoad:
                 timeout=TIMEOUT_S,
                 transport=RequestRecorder(make(), self.tries.append),
                 retry_s=retry_s,
+                plain_http=plain_http,
             )
             for first in (number % len(urls) for number in range(max(2, len(urls))))
         ]

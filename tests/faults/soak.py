@@ -104,10 +104,10 @@ async def soak(cluster: Cluster, minutes: float, every_s: float, seed: int) -> d
     """Keep the cluster busy and break it; gives the outcome."""
     hosts, chance = cluster.hosts, random.Random(seed)
     urls = [cluster.url(host) for host in WORKERS]
-    calm = ClientLoad(urls, KEY, "drill", steady=0)
+    calm = ClientLoad(urls, KEY, "drill", plain_http=True, steady=0)
     expected = await calm.reference()
     await calm.close()
-    load = ClientLoad(urls, KEY, "drill", steady=12, trickle_per_s=4.0, expected=expected)
+    load = ClientLoad(urls, KEY, "drill", plain_http=True, steady=12, trickle_per_s=4.0, expected=expected)
     before = memory(hosts)
     began = time.monotonic()
     faults: Counter[str] = Counter()

@@ -35,10 +35,10 @@ async def _seen(
 ) -> Seen:
     clock = asyncio.get_running_loop().time
     urls = [cluster.url(host) for host in WORKERS]
-    calm = ClientLoad(urls, KEY, "drill", steady=0, trickle_per_s=0)
+    calm = ClientLoad(urls, KEY, "drill", plain_http=True, steady=0, trickle_per_s=0)
     expected = await calm.reference()
     await calm.close()
-    load = ClientLoad(urls, KEY, "drill", steady=16, trickle_per_s=4.0, expected=expected)
+    load = ClientLoad(urls, KEY, "drill", plain_http=True, steady=16, trickle_per_s=4.0, expected=expected)
     load.start()
     try:
         await load.until(lambda: load.ended >= 24, END_S)
