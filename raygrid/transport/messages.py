@@ -15,7 +15,7 @@ import msgspec
 
 from raygrid import errors
 from raygrid.errors import BusyError, RaygridError, UnavailableError
-from raygrid.transport.calls import calls_of
+from raygrid.transport.calls import direct_calls
 from raygrid.transport.wire import FrameTooLargeError
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -66,11 +66,10 @@ class Messages:
     def __init__(self, protocol: Callable[..., Any]) -> None:
         self._args: dict[str, msgspec.msgpack.Decoder[msgspec.Struct]] = {}
         self._values: dict[str, msgspec.msgpack.Decoder[Any]] = {}
-        for each in calls_of(protocol):
-            if each.direct:
-                method = getattr(protocol, each.name)
-                self._values[each.name] = msgspec.msgpack.Decoder(get_type_hints(method)["return"])
-                self._args[each.name] = msgspec.msgpack.Decoder(_arguments_of(method))
+        for name in direct_calls(protocol):
+            method = getattr(protocol, name)
+            self._values[name] = msgspec.msgpack.Decoder(get_type_hints(method)["return"])
+            self._args[name] = msgspec.msgpack.Decoder(_arguments_of(method))
 
     def args(self, request: Request) -> tuple[Any, ...]:
         """The arguments of a call; those that the caller leaves out have their defaults.

@@ -21,6 +21,7 @@ from raygrid.parent.http.part_headers import CONTENT_HEADERS, PartHead, decoded,
 from raygrid.parent.http.transfer_encodings import Decoder, decoder
 from raygrid.system.filenames import last_component, problem_of_input
 
+MAX_BODY = "http.max_body"  # the setting that limits bodies
 MOST_OPTIONS = 1_000
 MOST_OPTION_BYTES = 16 * 1024**2  # of all options together
 MOST_HEADER_BYTES = 16 * 1024
@@ -71,8 +72,8 @@ def require_plain_body(content_encoding: str) -> None:
         )
 
 
-async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """The same chunks, up to a limit of bytes.
+async def limited(chunks: AsyncIterator[bytes], limit: int, setting: str | None = MAX_BODY) -> AsyncIterator[bytes]:
+    """The same chunks, up to a limit of bytes, which may be that of a setting.
 
     Raises:
         TooLargeError: the body is longer.
@@ -80,18 +81,19 @@ async def limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
     size = 0
     async for chunk in chunks:
         size += len(chunk)
-        require_size(size, limit)
+        require_size(size, limit, setting)
         yield chunk
 
 
-def require_size(size: int, limit: int) -> None:
-    """Refuse a body that is larger than a limit, bytes.
+def require_size(size: int, limit: int, setting: str | None = MAX_BODY) -> None:
+    """Refuse a body that is larger than a limit, bytes, which may be that of a setting.
 
     Raises:
         TooLargeError: it is.
     """
     if size > limit:
-        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes (http.max_body)")
+        name = "" if setting is None else f" ({setting})"
+        raise TooLargeError(f"the request body is larger than the limit of {limit} bytes{name}")
 
 
 async def _from_first_line(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

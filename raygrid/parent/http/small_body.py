@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from raygrid.errors import TooLargeError
+from raygrid.parent.http.forms import limited
 
 MOST_BYTES = 64 * 1024
 
@@ -23,10 +23,8 @@ class SmallBodyRoute(APIRoute):
 
         async def answer_small(request: Request) -> Response:
             body = bytearray()
-            async for chunk in request.stream():
+            async for chunk in limited(request.stream(), MOST_BYTES, None):
                 body += chunk
-                if len(body) > MOST_BYTES:
-                    raise TooLargeError(f"the request body is larger than the limit of {MOST_BYTES} bytes")
 
             async def receive() -> Message:
                 return {"type": "http.request", "body": bytes(body), "more_body": False}
