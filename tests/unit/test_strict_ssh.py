@@ -50,7 +50,7 @@ def test_the_file_of_known_hosts_can_be_chosen(fake: Path) -> None:
 
 
 def test_it_never_calls_itself(tmp_path: Path) -> None:
-    """Without another ssh it says so."""
+    """If there is no other ssh on the path, it ends with an error."""
     (tmp_path / "link").symlink_to(STRICT)
     path = f"{STRICT}:{tmp_path / 'link'}"
     ran = subprocess.run(
