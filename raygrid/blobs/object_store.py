@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import from_url
 
 from raygrid.blobs.keys import MARKER, new_upload_key
@@ -22,6 +23,10 @@ from raygrid.errors import SettingsError
 HELD = 4 * 1024**2  # a blob up to this size is sent in one request
 DELETE_TOGETHER = 500
 LOOKS_TOGETHER = 32
+FIRST_WAIT_S = 0.1  # before a request is made again
+NOT_SENT = "error sending request"  # what obstore's error says
+
+_Answer = TypeVar("_Answer")
 
 # Options of the HTTP client; obstore takes them apart from those of the object store.
 CLIENT_OPTIONS = frozenset(
@@ -70,11 +75,12 @@ class ObjectStore:
         self.shown = shown(url)
         client = {name: value for name, value in options.items() if name in CLIENT_OPTIONS}
         config: Any = {name: value for name, value in options.items() if name not in CLIENT_OPTIONS}
-        backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        backoff = {"init_backoff": timedelta(seconds=FIRST_WAIT_S), "max_backoff": timedelta(seconds=5), "base": 2}
         patient: Any = {"max_retries": 10, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
         hasty: Any = {"max_retries": 1, "retry_timeout": timedelta(seconds=min(retry_s, 2.0)), "backoff": backoff}
         working: Any = {**LIMITS, **client}
         looking: Any = {**LOOK_LIMITS, **client}
+        self._retry_s = retry_s
         try:
             self._working = from_url(url, client_options=working, retry_config=patient, **config)
             # For checks whether the store is available, which must fail soon.
@@ -108,19 +114,19 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes) -> None:
         """See `BlobPlace.put`."""
-        obstore.put(self._working, key, data, use_multipart=False)
+        self._sent(lambda: obstore.put(self._working, key, data, use_multipart=False))
 
     def put_file(self, key: str, path: Path) -> None:
         """See `BlobPlace.put_file`."""
-        obstore.put(self._working, key, path, chunk_size=PART, max_concurrency=AT_ONCE)
+        self._sent(lambda: obstore.put(self._working, key, path, chunk_size=PART, max_concurrency=AT_ONCE))
 
     def get(self, key: str, offset: int, size: int) -> bytes:
         """See `BlobPlace.get`; an offset after the end of the blob raises obstore's `GenericError`."""
-        return bytes(obstore.get_range(self._working, key, start=offset, length=size))
+        return bytes(self._sent(lambda: obstore.get_range(self._working, key, start=offset, length=size)))
 
     def size(self, key: str) -> int:
         """See `BlobPlace.size`."""
-        return int(obstore.head(self._working, key)["size"])
+        return int(self._sent(lambda: obstore.head(self._working, key))["size"])
 
     def sink(self, checks: Checks) -> ObjectSink:
         """See `BlobPlace.sink`."""
@@ -153,6 +159,20 @@ class ObjectStore:
         """See `BlobPlace.older`."""
         async for page in obstore.list(self._working, prefix, chunk_size=PAGE):
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
+
+    def _sent(self, request: Callable[[], _Answer]) -> _Answer:
+        """Make a request that may be repeated, again if it could not be sent.
+
+        obstore tries again by itself, but not if the store closed the connection before the request was sent on it.
+        """
+        until = time.monotonic() + self._retry_s
+        while True:
+            try:
+                return request()
+            except GenericError as error:
+                if NOT_SENT not in first_line(error) or time.monotonic() + FIRST_WAIT_S >= until:
+                    raise
+            time.sleep(FIRST_WAIT_S)
 
 
 class ObjectSink:
