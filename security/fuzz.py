@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +41,9 @@ def fuzz(name: str, seconds: int, scratch: Path) -> Row:
     ]
     began = time.monotonic()
     log = scratch / f"{name}.log"
-    with log.open("wb") as out:
-        code = _run(command, out.fileno(), seconds + STARTS_S + INPUT_TIMEOUT_S)
+    # A fuzzer ends without cleaning up, and targets write temporary files.
+    with log.open("wb") as out, tempfile.TemporaryDirectory(dir=scratch) as temporary:
+        code = _run(command, temporary, out.fileno(), seconds + STARTS_S + INPUT_TIMEOUT_S)
     took_s = time.monotonic() - began
     text = log.read_text(encoding="utf-8", errors="replace")
     inputs = [path for path in sorted(found.iterdir()) if path.name.startswith(_FOUND)]
@@ -53,8 +56,9 @@ def fuzz(name: str, seconds: int, scratch: Path) -> Row:
     return Row(f"fuzzer {name}", extent, took_s, f"found: {what}", passed=False)
 
 
-def _run(command: Sequence[str], out: int, most_s: float) -> int:
-    process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+def _run(command: Sequence[str], temporary: str, out: int, most_s: float) -> int:
+    environment = {**os.environ, "TMPDIR": temporary}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
         return process.wait(most_s)
     except BaseException as error:

@@ -65,7 +65,7 @@ def test_a_fuzzer_that_finds_something_names_the_input(
 ) -> None:
     """The row fails and has the path of the input; the end of the output is printed."""
 
-    def finds(_command: object, out: int, _most_s: float) -> int:
+    def finds(_command: object, _temporary: str, out: int, _most_s: float) -> int:
         os.write(out, b"Uncaught Python exception: KeyError\nstat::number_of_executed_units: 1234\n")
         (tmp_path / "found" / "forms" / "crash-1").write_bytes(b"x")
         return 77

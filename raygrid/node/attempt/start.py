@@ -6,6 +6,7 @@ with an open pipe can make the job hang.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from raygrid.node.warm.pool import WarmPool
 from raygrid.node.warm.process import WarmProcess
 from raygrid.settings.pricer import Pricer
 from raygrid.system import resource_limits
+from raygrid.system.address_layout import fixed_addresses
 from raygrid.system.processes import MARK
 
 MOST_ENVIRONMENTS = 64
@@ -127,14 +129,16 @@ class PricerStarter:
             "RAYGRID_SLOT": str(prepared.slot),
         }
         # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.
-        if not self._watchdog.helpers.gate.runs_under_wine(spec.pricer):
+        is_wine = self._watchdog.helpers.gate.runs_under_wine(spec.pricer)
+        if not is_wine:
             own |= directory.temporary.variables(prepared.pricer.env)
         elif prepared.sandbox.mode == "strict":  # which hides /tmp
             own |= directory.temporaries.variables(prepared.pricer.env)
         stdout, stderr = directory.captures
         streams = (self._nothing, stdout.descriptor, stderr.descriptor)
         environment = self._environment_of(prepared, own)
-        return spawn(command_line(prepared), environment, own, directory.handle.path, streams)
+        with fixed_addresses() if is_wine else contextlib.nullcontext():
+            return spawn(command_line(prepared), environment, own, directory.handle.path, streams)
 
     def _environment_of(self, prepared: PreparedAttempt, own: Mapping[str, str]) -> Environment:
         """The environment that all attempts with a definition share, without the variables of this attempt."""

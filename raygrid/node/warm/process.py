@@ -31,6 +31,7 @@ from raygrid.node.warm.protocol import request
 from raygrid.node.warm.record import WarmProcessRecord
 from raygrid.settings.pricer import Pricer
 from raygrid.system import resource_limits
+from raygrid.system.address_layout import fixed_addresses
 from raygrid.system.proc import CpuAndMemory, below, cpu_and_memory, process_table
 from raygrid.system.processes import MARK, has_exited, signal_group
 
@@ -84,12 +85,13 @@ class WarmProcess:
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
             temporary = dict.fromkeys(VARIABLES, self._home.path)
-            if watchdog.helpers.gate.runs_under_wine(name):  # wine's server is found through TMPDIR
+            is_wine = watchdog.helpers.gate.runs_under_wine(name)
+            if is_wine:  # wine's server is found through TMPDIR
                 temporary = box.directory.temporaries.variables(()) if box.state.mode == "strict" else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}
             variables = {**environment, **box.variables, **temporary, **pricer.env, **own}
             self._open_log()
-            self._process = box.run(partial(self._spawn, variables))
+            self._process = box.run(partial(self._spawn, variables, is_wine=is_wine))
         except BaseException:
             self._forget()
             self._clear()
@@ -107,8 +109,8 @@ class WarmProcess:
         self._log = os.open(self._log_name, flags, 0o600, dir_fd=self._home.dir_fd)
         os.fchmod(self._log, 0o666)  # its user may be another one and open it, as for captures # nosec B103
 
-    def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        with no_blocked_signals():
+    def _spawn(self, environment: dict[str, str], *, is_wine: bool) -> subprocess.Popen[bytes]:
+        with no_blocked_signals(), fixed_addresses() if is_wine else contextlib.nullcontext():
             return subprocess.Popen(
                 [word.format() for word in self.pricer.command],  # doubled braces become single, as for cold pricers
                 cwd=self._home.path,
