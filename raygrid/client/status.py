@@ -93,6 +93,7 @@ class GroupStatus:
     `nodes` is the number of its nodes, `leader` the candidate that leads it; `term` rises with every change of leader.
     `state` is ok, no_nodes (no node takes jobs), silent (its leader does not answer) or lost: it has had no leader
     since `lost_since`, its jobs move to other groups, and `unfinished` of them still have to move or be cancelled.
+    `handed_over_by` is the owner of the key that last requested a hand-over of its lead, `handed_over_at` when.
     """
 
     group: str
@@ -107,6 +108,8 @@ class GroupStatus:
     state: str = "ok"
     lost_since: datetime | None = None
     unfinished: int | None = None
+    handed_over_at: datetime | None = None
+    handed_over_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

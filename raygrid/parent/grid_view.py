@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from raygrid.core.routing.lost_groups import takes_jobs
-from raygrid.models import GroupCapacity, NodeView
+from raygrid.models import GroupCapacity, HandOver, NodeView
 from raygrid.parent.service import Parent
 
 GROUPS_SHOWN = 5
@@ -23,12 +23,14 @@ class GroupView:
         state: `ok`, `no_nodes` (no node takes jobs), `silent` (its leader does not answer), `lost` (it has no leader).
         since: for a lost group, when the lease of its last leader expired.
         unfinished: for a lost group, the number of jobs that have neither ended nor moved to other groups.
+        hand_over: the last hand-over that was requested, if any was.
     """
 
     load: GroupCapacity
     state: str
     since: datetime | None = None
     unfinished: int | None = None
+    hand_over: HandOver | None = None
 
     @property
     def why(self) -> str | None:
@@ -66,7 +68,7 @@ def seen_groups(parent: Parent) -> list[GroupView]:
         last = known.get(group_id) or GroupCapacity(group_id, 0, 0, 0, site=configured.site if configured else None)
         past = replace(last, slots=0, running=0, leaving=0)
         views.append(GroupView(past, "lost" if group_id in lost else "silent", lost.get(group_id)))
-    return views
+    return [replace(view, hand_over=parent.sweeper.hand_overs.get(view.load.group_id)) for view in views]
 
 
 async def all_groups(parent: Parent) -> list[GroupView]:

@@ -14,11 +14,11 @@ from raygrid.core.result_sources import NodePlace
 from raygrid.errors import GroupNotFoundError, HandOverError, RaygridError, UnavailableError
 from raygrid.models import GroupCapacity, QueuedJob
 from raygrid.parent.group_routing import GroupRouting
-from raygrid.parent.known_groups import KnownGroups, now
+from raygrid.parent.known_groups import KnownGroup, KnownGroups, now
 from raygrid.parent.leader_polls import LeaderPolls
 from raygrid.parent.waiters import Waiters
 from raygrid.settings.model import GridSettings
-from raygrid.transport.ports import GroupDiscovery
+from raygrid.transport.ports import GroupDiscovery, LeaderCalls
 
 logger = logging.getLogger(__name__)
 
@@ -94,19 +94,9 @@ class Groups:
             HandOverError: there is no other candidate, or none took over in time.
             UnavailableError: its leader did not answer.
         """
-        known = self.known.get(group_id)
-        if known is None:
-            names = ", ".join(sorted(self.known.by_id))
-            raise GroupNotFoundError(f"there is no group {group_id!r}; the groups are {names}")
-        if known.leader is None:
-            raise UnavailableError(f"group {group_id} has no leader now; try again")
-        others = known.others_than(known.leader)
-        if not others:
-            raise HandOverError(
-                f"group {group_id} has only one candidate, because its rack has one node; no other can take the lead"
-            )
+        known, leader, others = self.check_hand_over(group_id)
         term = known.term
-        await known.leader.hand_over()
+        await leader.hand_over()
         await asyncio.gather(*(other.stand() for other in others), return_exceptions=True)
         until = now() + HAND_OVER_S
         while known.term <= term:
@@ -120,3 +110,18 @@ class Groups:
                     f"{HAND_OVER_S:g} s; one will take over soon (see GET /groups)"
                 ) from None
         return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
+
+    def check_hand_over(self, group_id: str) -> tuple[KnownGroup, LeaderCalls, Sequence[LeaderCalls]]:
+        """Whether another candidate can lead a group: the group, its leader and the others; raises as `hand_over`."""
+        known = self.known.get(group_id)
+        if known is None:
+            names = ", ".join(sorted(self.known.by_id))
+            raise GroupNotFoundError(f"there is no group {group_id!r}; the groups are {names}")
+        if known.leader is None:
+            raise UnavailableError(f"group {group_id} has no leader now; try again")
+        others = known.others_than(known.leader)
+        if not others:
+            raise HandOverError(
+                f"group {group_id} has only one candidate, because its rack has one node; no other can take the lead"
+            )
+        return known, known.leader, others

@@ -22,7 +22,7 @@ from raygrid.errors import (
     JobNotFoundError,
     UnavailableError,
 )
-from raygrid.models import DoneJob, JobState, NewJob, QueuedJob, SharedData, StoredJob
+from raygrid.models import DoneJob, GroupCapacity, HandOver, JobState, NewJob, QueuedJob, SharedData, StoredJob
 from raygrid.parent.batch_inserts import BatchInserts
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.definitions import SubmittedDefinitions
@@ -360,6 +360,13 @@ class Parent:
             if admission is not None:
                 admission.stored()
         return StoredData(data, datetime.now(UTC), caller.owner)
+
+    async def hand_over(self, group_id: str, by: str) -> tuple[GroupCapacity, HandOver]:
+        """Record that an owner requests a hand-over of a group's lead, and carry it out; see `Groups.hand_over`."""
+        self.groups.check_hand_over(group_id)
+        requested = await self.store.note_hand_over(group_id, by)
+        logger.info("group %s: %s has requested a hand-over of its lead", group_id, by)
+        return await self.groups.hand_over(group_id), requested
 
     async def data(self, caller: Caller, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """The caller's shared inputs by name; all of them if `names` is None."""

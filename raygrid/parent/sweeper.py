@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.models import JobState, QueuedJob
+from raygrid.models import HandOver, JobState, QueuedJob
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.store import JobStore, LeaseState, Unfinished
@@ -44,6 +44,7 @@ class Sweeper:
 
     Attributes:
         lost: the lost groups, and when their last lease expired, by the store's clock.
+        hand_overs: the last hand-over that was requested of each group, if any was.
         holder: the name of this sweeper in the lease, unique for each start.
     """
 
@@ -54,6 +55,7 @@ class Sweeper:
         self._watch = LostGroups(patience)
         self.holder = f"parent/{uuid4().hex[:8]}"
         self.lost: Mapping[str, datetime] = {}
+        self.hand_overs: Mapping[str, HandOver] = {}
         self._idle: Sequence[str] = ()
         self._sweeps = False
         self._rest_until: dict[str, float] = {}
@@ -120,6 +122,7 @@ class Sweeper:
             logger.warning("group %s has had no leader since %s; other groups take its jobs", group_id, lost[group_id])
         for group_id in self.lost.keys() - lost.keys():
             logger.warning("group %s is no longer lost; it takes jobs again", group_id)
+        self.hand_overs = {group_id: state.hand_over for group_id, state in states.items() if state.hand_over}
         self.lost, self._idle = lost, self._watch.idle(now)
         self._groups.known.lost = frozenset(lost)
         self._looked.set()

@@ -13,7 +13,18 @@ from typing import NamedTuple, Protocol
 
 from raygrid.core.access import Caller, StoredKey
 from raygrid.core.lease import Lease
-from raygrid.models import BlobSlice, Definition, Drain, JobState, JobUpdate, NewJob, QueuedJob, SharedData, StoredJob
+from raygrid.models import (
+    BlobSlice,
+    Definition,
+    Drain,
+    HandOver,
+    JobState,
+    JobUpdate,
+    NewJob,
+    QueuedJob,
+    SharedData,
+    StoredJob,
+)
 
 BLOBS = "blobs"  # name of the agreement on the blob store's marker
 MOST_COUNTED = 20_000  # jobs; counting them takes about 80 ms
@@ -86,10 +97,14 @@ class StoredData:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """A lease, and the seconds until it expires by the store's clock (negative after that)."""
+    """A lease, and the seconds until it expires by the store's clock (negative after that).
+
+    `hand_over` is the last request that its holder step down, None if there was none.
+    """
 
     lease: Lease
     left_s: float
+    hand_over: HandOver | None = None
 
 
 class Reusable(NamedTuple):
@@ -297,6 +312,9 @@ class JobStore(Protocol):
 
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back, so that another candidate can take it at once."""
+
+    async def note_hand_over(self, group_id: str, by: str) -> HandOver:
+        """Record that an owner requests a hand-over of a group's lead; the lease stays as it is."""
 
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group; reads without a lock."""

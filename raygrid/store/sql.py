@@ -90,6 +90,7 @@ class SqlStore:
         self.end_purge_of_data = grid.end_purge_of_data
         self.acquire_lease = grid.acquire_lease
         self.release_lease = grid.release_lease
+        self.note_hand_over = grid.note_hand_over
         self.leases = grid.leases
         self.put_drain = grid.put_drain
         self.delete_drain = grid.delete_drain

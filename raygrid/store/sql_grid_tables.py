@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import ConflictError, UnavailableError
-from raygrid.models import Drain, SharedData
+from raygrid.models import Drain, HandOver, SharedData
 from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_database import SqlDatabase, cancellable_write, shielded_write, threaded_read
 from raygrid.store.sql_revisions import chunks
@@ -155,6 +155,15 @@ class SqlGridTables:
             )
             await connection.execute(statement.values(expires_at=now))
 
+    @shielded_write
+    async def note_hand_over(self, group_id: str, by: str) -> HandOver:
+        """Record a request for a hand-over; see `JobStore.note_hand_over`."""
+        async with self._database.write() as connection:
+            asked = HandOver(await self._database.now(connection), by)
+            statement = update(leases).where(leases.c.group_id == group_id)
+            await connection.execute(statement.values(handed_over_at=asked.requested_at, handed_over_by=by))
+            return asked
+
     @threaded_read
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken, by group."""
@@ -163,7 +172,9 @@ class SqlGridTables:
             rows = (await connection.execute(select(leases))).all()
         return {
             row.group_id: LeaseState(
-                Lease(row.group_id, row.holder, row.term, row.expires_at), (row.expires_at - now).total_seconds()
+                Lease(row.group_id, row.holder, row.term, row.expires_at),
+                (row.expires_at - now).total_seconds(),
+                None if row.handed_over_at is None else HandOver(row.handed_over_at, row.handed_over_by),
             )
             for row in rows
         }

@@ -171,6 +171,9 @@ leases = Table(
     Column("holder", Text, nullable=False),
     Column("term", BigInteger, nullable=False),
     Column("expires_at", Instant, nullable=False),
+    # The last hand-over that was requested; the lease may have changed hands since.
+    Column("handed_over_at", Instant),
+    Column("handed_over_by", String(128), nullable=False, server_default=""),
 )
 
 # Definitions, each stored once for all jobs that run it; the body may have secrets. `limits` are the pricer's latest.

@@ -192,6 +192,8 @@ async def test_the_grid_reports_its_load(grid: SmallGrid, tmp_path: Path) -> Non
         "nodes": 1,
         "state": "ok",
         "lost_since": None,
+        "handed_over_at": None,
+        "handed_over_by": None,
         "unfinished": None,
     }
     assert (groups["rack-b"]["site"], groups["rack-b"]["running"]) == ("zurich", 2)

@@ -115,6 +115,7 @@ async def test_a_planned_hand_over_loses_no_time(grid: ElectedGrid, tmp_path: Pa
         assert answer.status_code == 200, answer.text
         leaders.append(await grid.leading("rack-a", besides=leaders[-1]))
         assert answer.json()["term"] == len(leaders)
+        assert answer.json()["handed_over_by"] == "local"
 
     await all_done(grid, job_ids)
     assert leaders[0] is leaders[2] is not leaders[1]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from raygrid.core.access import Caller, StoredKey
 from raygrid.core.lease import Lease, next_lease
 from raygrid.errors import ConflictError, UnavailableError
-from raygrid.models import Definition, Drain, SharedData
+from raygrid.models import Definition, Drain, HandOver, SharedData
 from raygrid.store.port import KeyBook, LeaseState, StoredData
 
 
@@ -24,6 +24,7 @@ class MemoryGridTables:
         self._keys: dict[str, StoredKey] = {}
         self._lifetimes: dict[str, float | None] = {}
         self._leases: dict[str, Lease] = {}
+        self._hand_overs: dict[str, HandOver] = {}
         self._drains: dict[str, Drain] = {}
         self._agreements: dict[str, str] = {}
         self._definitions: dict[str, Definition] = {}
@@ -81,11 +82,16 @@ class MemoryGridTables:
         if current is not None and (current.term, current.holder) == (lease.term, lease.holder):
             self._leases[lease.group_id] = replace(current, expires_at=self._clock())
 
+    async def note_hand_over(self, group_id: str, by: str) -> HandOver:
+        """Record a request for a hand-over; see `JobStore.note_hand_over`."""
+        asked = self._hand_overs[group_id] = HandOver(self._clock(), by)
+        return asked
+
     async def leases(self) -> dict[str, LeaseState]:
         """Every lease that was ever taken."""
         now = self._clock()
         return {
-            group_id: LeaseState(lease, (lease.expires_at - now).total_seconds())
+            group_id: LeaseState(lease, (lease.expires_at - now).total_seconds(), self._hand_overs.get(group_id))
             for group_id, lease in self._leases.items()
         }
 

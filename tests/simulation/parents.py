@@ -101,4 +101,4 @@ class SimulatedParent:
 
     async def hand_over(self, group_id: str) -> None:
         """What `POST /groups/{group}/handover` comes to."""
-        await self.parent.groups.hand_over(group_id)
+        await self.parent.hand_over(group_id, LOCAL.owner)

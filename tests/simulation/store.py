@@ -107,7 +107,16 @@ class Database:
 
 READS = frozenset(
     {"open", "close", "get", "queued", "running", "count_queued", "queue_position", "jobs", "batch", "changed"}
-    | {"unfinished_of_batch", "acquire_lease", "release_lease", "leases", "drains", "put_drain", "delete_drain"}
+    | {
+        "unfinished_of_batch",
+        "acquire_lease",
+        "release_lease",
+        "leases",
+        "note_hand_over",
+        "drains",
+        "put_drain",
+        "delete_drain",
+    }
     | {"agree", "agreed", "get_data", "blobs_in_use", "unfinished", "unfinished_of", "count_unfinished", "reusable"}
     | {"probe", "put_definitions", "definitions", "purge_definitions", "batches", "batches_of"}
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -12,8 +12,6 @@ from raygrid.parent.http import schemas
 from raygrid.parent.http.auth import AnyCaller, Operator
 from raygrid.parent.http.openapi import problem_responses
 from raygrid.parent.service import Parent
-
-logger = logging.getLogger(__name__)
 
 LONGEST_DEADLINE_S = 30 * 86_400
 
@@ -120,7 +118,7 @@ def grid_routes(parent: Parent) -> APIRouter:
         responses=problem_responses("group-not-found", "hand-over", "invalid-request", "unavailable"),
     )
     async def hand_over(group: str, caller: Operator) -> schemas.GroupAnswer:
-        logger.info("group %s: %s has requested a hand-over of its lead", group, caller.owner)
-        return schemas.group_answer(led(await parent.groups.hand_over(group)))
+        load, requested = await parent.hand_over(group, caller.owner)
+        return schemas.group_answer(replace(led(load), hand_over=requested))
 
     return router

@@ -214,6 +214,8 @@ class GroupAnswer(CapacityAnswer):
     state: str
     lost_since: datetime | None = Field(description="for a lost group, when the lease of its last leader expired")
     unfinished: int | None = Field(description="for a lost group, number of jobs still to be moved or cancelled")
+    handed_over_at: datetime | None = Field(description="when a hand-over of its lead was last requested")
+    handed_over_by: str | None = Field(description="owner of the key that requested it")
     traffic: NodeTrafficAnswer = Field(description="total of its nodes")
 
 
@@ -379,6 +381,8 @@ def group_answer(view: GroupView) -> GroupAnswer:
         state=view.state,
         lost_since=view.since,
         unfinished=view.unfinished,
+        handed_over_at=view.hand_over.requested_at if view.hand_over else None,
+        handed_over_by=(view.hand_over.requested_by if view.hand_over else "") or None,
         traffic=traffic_answer(node.traffic for node in group.nodes),
     )
 
