@@ -338,19 +338,6 @@ class Drain:
     requested_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """The last request that the leader of a group step down for another candidate.
-
-    Attributes:
-        requested_at: instant of the request, by the store's clock.
-        requested_by: the owner of the key that requested it.
-    """
-
-    requested_at: datetime
-    requested_by: str
-
-
 class NodeTraffic(NamedTuple):
     """Payload bytes that a node has moved since its agent started, by purpose.
 

@@ -1,4 +1,7 @@
-"""Leases: which candidate leads a group, and until when. Times are those of the store's clock, not of a leader's."""
+"""Leases: which candidate leads a group, and until when; and requests to hand a lead over.
+
+Times are those of the store's clock, not of a leader's.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,19 @@ class Lease:
     holder: str
     term: int
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The last request that the leader of a group step down for another candidate.
+
+    Attributes:
+        requested_at: instant of the request, by the store's clock.
+        requested_by: the owner of the key that requested it.
+    """
+
+    requested_at: datetime
+    requested_by: str
 
 
 def next_lease(current: Lease | None, group_id: str, holder: str, now: datetime, expires_at: datetime) -> Lease | None:

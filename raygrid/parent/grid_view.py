@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from raygrid.core.lease import HandOver
 from raygrid.core.routing.lost_groups import takes_jobs
-from raygrid.models import GroupCapacity, HandOver, NodeView
+from raygrid.models import GroupCapacity, NodeView
 from raygrid.parent.service import Parent
 
 GROUPS_SHOWN = 5

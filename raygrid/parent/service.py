@@ -14,6 +14,7 @@ from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.core.access import Caller
+from raygrid.core.lease import HandOver
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.errors import (
     ConflictError,
@@ -22,7 +23,7 @@ from raygrid.errors import (
     JobNotFoundError,
     UnavailableError,
 )
-from raygrid.models import DoneJob, GroupCapacity, HandOver, JobState, NewJob, QueuedJob, SharedData, StoredJob
+from raygrid.models import DoneJob, GroupCapacity, JobState, NewJob, QueuedJob, SharedData, StoredJob
 from raygrid.parent.batch_inserts import BatchInserts
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.definitions import SubmittedDefinitions

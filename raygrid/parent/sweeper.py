@@ -17,9 +17,10 @@ from functools import partial
 from typing import TypeVar
 from uuid import uuid4
 
+from raygrid.core.lease import HandOver
 from raygrid.core.routing.lost_groups import LostGroups, LostGroupTimeouts
 from raygrid.errors import RaygridError, UnavailableError
-from raygrid.models import HandOver, JobState, QueuedJob
+from raygrid.models import JobState, QueuedJob
 from raygrid.parent.groups import Groups
 from raygrid.parent.waiters import Waiters
 from raygrid.store import JobStore, LeaseState, Unfinished

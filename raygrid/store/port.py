@@ -12,12 +12,11 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from raygrid.core.access import Caller, StoredKey
-from raygrid.core.lease import Lease
+from raygrid.core.lease import HandOver, Lease
 from raygrid.models import (
     BlobSlice,
     Definition,
     Drain,
-    HandOver,
     JobState,
     JobUpdate,
     NewJob,

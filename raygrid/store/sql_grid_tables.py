@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from raygrid.core.lease import Lease, next_lease
+from raygrid.core.lease import HandOver, Lease, next_lease
 from raygrid.errors import ConflictError, UnavailableError
-from raygrid.models import Drain, HandOver, SharedData
+from raygrid.models import Drain, SharedData
 from raygrid.store.port import LeaseState, StoredData
 from raygrid.store.sql_database import SqlDatabase, cancellable_write, shielded_write, threaded_read
 from raygrid.store.sql_revisions import chunks

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from raygrid.core.access import Caller, StoredKey
-from raygrid.core.lease import Lease, next_lease
+from raygrid.core.lease import HandOver, Lease, next_lease
 from raygrid.errors import ConflictError, UnavailableError
-from raygrid.models import Definition, Drain, HandOver, SharedData
+from raygrid.models import Definition, Drain, SharedData
 from raygrid.store.port import KeyBook, LeaseState, StoredData
 
 
