@@ -36,6 +36,14 @@ class Explained(NamedTuple):
 
 
 _SUBMITS = r"POST /(submit(/\{jobId\})?|batches)"
+_QUOTED = r"""('.*'|".*")"""
+
+
+def _of_another_type(fields: str) -> str:
+    """What Schemathesis reports of a field with a value of another JSON type, in its two ways of saying it."""
+    here, elsewhere = rf"({fields})\b.*: Incorrect type", rf"violates `type` at /properties/({fields})\b"
+    return rf"[\s\S]*Invalid component: in body - ({here}|{elsewhere})"
+
 
 EXPLAINED = (
     Explained(
@@ -71,7 +79,7 @@ EXPLAINED = (
         "part without filename",
         r"POST /(batches|submit(/\{jobId\})?)",
         422,
-        r"(the option '.*' is not UTF-8 text|unknown option '.*'|the form has no file|the batch has no files)",
+        rf"(the option {_QUOTED} is not UTF-8 text|unknown option {_QUOTED}|the (form has no file|batch has no files))",
         "OpenAPI cannot say that a part needs a filename; without one a part is an option. The description says it.",
     ),
     Explained(
@@ -92,7 +100,7 @@ EXPLAINED = (
         "text in a form",
         _SUBMITS,
         202,
-        r"[\s\S]*Invalid component: in body - (args|data|pricer|affinity|site|jobId|batchId|jobs)\b.*: Incorrect type",
+        _of_another_type("args|data|pricer|affinity|site|jobId|batchId|jobs"),
         "All values of a form are texts: another JSON type, written as text, is a text like any other.",
         ACCEPTED,
     ),
@@ -100,7 +108,7 @@ EXPLAINED = (
         "text in a form that was waited for",
         _SUBMITS,
         200,
-        r"[\s\S]*Invalid component: in body - (args|data|pricer|affinity|site)\b.*: Incorrect type",
+        _of_another_type("args|data|pricer|affinity|site"),
         "As before, on the route that answers with the result.",
         ACCEPTED,
     ),

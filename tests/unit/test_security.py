@@ -91,6 +91,11 @@ def test_an_explanation_covers_one_kind_of_failure_only() -> None:
     report = "Invalid data should have been rejected\nInvalid component: in body - args: Incorrect type"
     assert explanation(ACCEPTED, "POST /submit", 202, report) is not None
     assert explanation(ACCEPTED, "POST /submit", 202, report.replace("args", "priority")) is None
+    report = "Invalid component: in body - violates `type` at /properties/jobId (was string, became null)"
+    assert explanation(ACCEPTED, "POST /submit", 202, report) is not None
+    assert explanation(ACCEPTED, "POST /submit", 202, report.replace("jobId", "priority")) is None
+    quoted = 'the option "9\'" is not UTF-8 text'
+    assert explanation(REJECTED, "POST /batches", 422, quoted) is not None
 
 
 def test_every_explanation_has_a_reason() -> None:
