@@ -141,7 +141,7 @@ class Cluster:
         found: list[dict[str, Any]] = json.loads(done.stdout)["scenarios"]
         return found
 
-    def wait_ready(self, nodes: int, timeout_s: int = 120) -> None:
+    def wait_ready(self, nodes: int, timeout_s: int = 300) -> None:
         """`raygrid wait-ready`, at the desk's side of the head."""
         self.raygrid("wait-ready", "--nodes", str(nodes), "--timeout", f"{timeout_s}s", timeout_s=timeout_s + 20)
 
