@@ -113,6 +113,14 @@ EXPLAINED = (
         ACCEPTED,
     ),
     Explained(
+        "too large",
+        _SUBMITS,
+        413,
+        r"",
+        "The form has more options than a valid one can have. Schemathesis does not know this status as a refusal.",
+        ACCEPTED,
+    ),
+    Explained(
         "not ready",
         r"GET /health/ready",
         503,
