@@ -42,7 +42,7 @@ _QUOTED = r"""('.*'|".*")"""
 def _of_another_type(fields: str) -> str:
     """What Schemathesis reports of a field with a value of another JSON type, in its two ways of saying it."""
     here, elsewhere = rf"({fields})\b.*: Incorrect type", rf"violates `type` at /properties/({fields})\b"
-    return rf"[\s\S]*Invalid component: in body - ({here}|{elsewhere})"
+    return rf"[\s\S]*Invalid component: in body\s+- ({here}|{elsewhere})"
 
 
 EXPLAINED = (

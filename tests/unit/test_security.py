@@ -94,6 +94,8 @@ def test_an_explanation_covers_one_kind_of_failure_only() -> None:
     report = "Invalid component: in body - violates `type` at /properties/jobId (was string, became null)"
     assert explanation(ACCEPTED, "POST /submit", 202, report) is not None
     assert explanation(ACCEPTED, "POST /submit", 202, report.replace("jobId", "priority")) is None
+    report = report.replace("body - violates", "body\n      - violates")
+    assert explanation(ACCEPTED, "POST /submit", 202, report) is not None
     quoted = 'the option "9\'" is not UTF-8 text'
     assert explanation(REJECTED, "POST /batches", 422, quoted) is not None
 

@@ -101,7 +101,7 @@ def job_routes(parent: Parent) -> APIRouter:
         response_model=None,
         responses={
             200: {
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {}},  # no schema: readers take it for that of each event
                 "description": "Events `state`, and `end` as the last one; a client resumes with Last-Event-ID",
             },
             **problem_responses("job-not-found", "invalid-request"),
