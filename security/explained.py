@@ -114,10 +114,10 @@ EXPLAINED = (
     ),
     Explained(
         "too large",
-        _SUBMITS,
+        r"(POST|PUT) .*",
         413,
         r"",
-        "The form has more options than a valid one can have. Schemathesis does not know this status as a refusal.",
+        "The body is longer or has more options than a valid one. Schemathesis does not know that this status refuses.",
         ACCEPTED,
     ),
     Explained(
