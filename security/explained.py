@@ -83,6 +83,13 @@ EXPLAINED = (
         "OpenAPI cannot say that a part needs a filename; without one a part is an option. The description says it.",
     ),
     Explained(
+        "name that ends with a backslash",
+        _SUBMITS,
+        422,
+        r"a header of the form is malformed: ",
+        "Schemathesis does not escape a backslash at the end of a part's name, so that the name has no end.",
+    ),
+    Explained(
         "id of a part",
         r"POST /batches",
         422,
