@@ -77,7 +77,7 @@ EXPLAINED = (
     ),
     Explained(
         "part without filename",
-        r"POST /(batches|submit(/\{jobId\})?)",
+        _SUBMITS,
         422,
         rf"(the option {_QUOTED} is not UTF-8 text|unknown option {_QUOTED}|the (form has no file|batch has no files))",
         "OpenAPI cannot say that a part needs a filename; without one a part is an option. The description says it.",

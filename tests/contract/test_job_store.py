@@ -705,6 +705,22 @@ async def test_a_stale_release_releases_nothing(store: JobStore, successor: str)
     assert await store.acquire_lease("rack-a", "third", 60) is None
 
 
+async def test_the_last_hand_over_is_kept_with_the_lease(store: JobStore) -> None:
+    """Who requested it and when, while the lease is renewed, changes hands and expires."""
+    await store.acquire_lease("rack-a", "one", 60)
+    await store.acquire_lease("rack-b", "one", 60)
+    await store.note_hand_over("rack-a", "eq")
+    requested = await store.note_hand_over("rack-a", "fx")
+    lease = await store.acquire_lease("rack-a", "one", 60)
+    assert lease is not None
+    await store.release_lease(lease)
+    await store.acquire_lease("rack-a", "two", 60)
+
+    found = await store.leases()
+    assert requested.requested_by == "fx"
+    assert (found["rack-a"].hand_over, found["rack-b"].hand_over) == (requested, None)
+
+
 # --- retention ----------------------------------------------------------------------------------------------
 
 DAY = timedelta(days=1)
@@ -824,22 +840,6 @@ async def test_named_jobs_are_found_while_they_are_unfinished_and_the_groups(sto
 
 
 # --- drains and agreements ------------------------------------------------------------------------------------------
-
-
-async def test_the_last_hand_over_is_kept_with_the_lease(store: JobStore) -> None:
-    """Who requested it and when, while the lease is renewed, changes hands and expires."""
-    await store.acquire_lease("rack-a", "one", 60)
-    await store.acquire_lease("rack-b", "one", 60)
-    await store.note_hand_over("rack-a", "eq")
-    requested = await store.note_hand_over("rack-a", "fx")
-    lease = await store.acquire_lease("rack-a", "one", 60)
-    assert lease is not None
-    await store.release_lease(lease)
-    await store.acquire_lease("rack-a", "two", 60)
-
-    found = await store.leases()
-    assert requested.requested_by == "fx"
-    assert (found["rack-a"].hand_over, found["rack-b"].hand_over) == (requested, None)
 
 
 async def test_a_drain_is_kept_until_the_undrain(store: JobStore) -> None:

@@ -117,6 +117,11 @@ async def test_a_planned_hand_over_loses_no_time(grid: ElectedGrid, tmp_path: Pa
         assert answer.json()["term"] == len(leaders)
         assert answer.json()["handed_over_by"] == "local"
 
+    async def is_listed() -> bool:
+        [group] = (await grid.http.get("/groups")).json()["groups"]
+        return bool(group["handed_over_by"] == "local" and group["handed_over_at"])
+
+    await grid.until(is_listed)
     await all_done(grid, job_ids)
     assert leaders[0] is leaders[2] is not leaders[1]
     assert len(ran.read_text().splitlines()) == 60
