@@ -1,12 +1,19 @@
-"""Blobs in an object store (S3, Google Cloud, Azure) through obstore, with time limits for every call."""
+"""Blobs in an object store (S3, Google Cloud, Azure) through obstore, with time limits for every call.
+
+obstore tries most failed requests again, but not those whose connection the store closed before it answered. Those are
+made again here, where a repetition does no harm: storing, reading, asking for sizes and deleting. The marker is read
+once, because that check must fail soon. The parts of a long upload are not sent again; the caller repeats the upload.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,8 +30,10 @@ from raygrid.errors import SettingsError
 HELD = 4 * 1024**2  # a blob up to this size is sent in one request
 DELETE_TOGETHER = 500
 LOOKS_TOGETHER = 32
+LOOK_AGAIN_S = 2.0  # how long a look, which must fail soon, is made again
 FIRST_WAIT_S = 0.1  # before a request is made again
-NOT_SENT = "error sending request"  # what obstore's error says
+SENDING = "error sending request"  # what obstore's error says if a connection broke
+_TRIED_AGAIN = re.compile(r" after \d+ retries")
 
 _Answer = TypeVar("_Answer")
 
@@ -130,7 +139,7 @@ class ObjectStore:
 
     def sink(self, checks: Checks) -> ObjectSink:
         """See `BlobPlace.sink`."""
-        return ObjectSink(self._working, checks)
+        return ObjectSink(self._working, checks, self._retry_s)
 
     async def sizes(self, keys: Collection[str]) -> Mapping[str, int]:
         """See `BlobPlace.sizes`."""
@@ -140,7 +149,8 @@ class ObjectStore:
         async def look(key: str) -> None:
             async with turns:
                 with contextlib.suppress(FileNotFoundError):
-                    sizes[key] = (await obstore.head_async(self._looking, key))["size"]
+                    head = await sent_async(partial(obstore.head_async, self._looking, key), LOOK_AGAIN_S)
+                    sizes[key] = head["size"]
 
         try:
             async with asyncio.TaskGroup() as looks:
@@ -153,7 +163,8 @@ class ObjectStore:
     async def delete(self, keys: Sequence[str]) -> None:
         """See `BlobPlace.delete`."""
         for start in range(0, len(keys), DELETE_TOGETHER):
-            await obstore.delete_async(self._working, keys[start : start + DELETE_TOGETHER])
+            some = keys[start : start + DELETE_TOGETHER]
+            await sent_async(partial(obstore.delete_async, self._working, some), self._retry_s)
 
     async def older(self, prefix: str, before: datetime) -> AsyncIterator[Sequence[str]]:
         """See `BlobPlace.older`."""
@@ -161,16 +172,16 @@ class ObjectStore:
             yield [entry["path"] for entry in page if entry["last_modified"] < before]
 
     def _sent(self, request: Callable[[], _Answer]) -> _Answer:
-        """Make a request that may be repeated, again if it could not be sent.
+        """Make a request that may be repeated, again if its connection broke; for `retry_s` seconds.
 
-        obstore tries again by itself, but not if the store closed the connection before the request was sent on it.
+        obstore tries again by itself, but not if the store closed the connection before the request was answered.
         """
         until = time.monotonic() + self._retry_s
         while True:
             try:
                 return request()
             except GenericError as error:
-                if NOT_SENT not in first_line(error) or time.monotonic() + FIRST_WAIT_S >= until:
+                if not _may_try_again(error, until):
                     raise
             time.sleep(FIRST_WAIT_S)
 
@@ -180,8 +191,9 @@ class ObjectSink:
 
     room = HELD
 
-    def __init__(self, store: Any, checks: Checks) -> None:
+    def __init__(self, store: Any, checks: Checks, retry_s: float) -> None:
         self._store = store
+        self._retry_s = retry_s
         self._checks = checks
         self._temporary = new_upload_key()
         self._writer: Any = None
@@ -209,7 +221,28 @@ class ObjectSink:
             return
         with contextlib.suppress(OSError, BaseError):
             await writer.close()
-        await obstore.delete_async(self._store, [self._temporary])
+        await sent_async(partial(obstore.delete_async, self._store, [self._temporary]), self._retry_s)
+
+
+async def sent_async(request: Callable[[], Awaitable[_Answer]], retry_s: float) -> _Answer:
+    """As `ObjectStore._sent`, without blocking."""
+    until = time.monotonic() + retry_s
+    while True:
+        try:
+            return await request()
+        except GenericError as error:
+            if not _may_try_again(error, until):
+                raise
+        await asyncio.sleep(FIRST_WAIT_S)
+
+
+def _may_try_again(error: GenericError, until: float) -> bool:
+    return was_not_sent(error) and time.monotonic() + FIRST_WAIT_S < until
+
+
+def was_not_sent(error: GenericError) -> bool:
+    """Whether the connection broke before a request was answered, and obstore has not tried again."""
+    return SENDING in first_line(error) and _TRIED_AGAIN.search(first_line(error)) is None
 
 
 def shown(url: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from obstore.exceptions import BaseError, GenericError
 
 from raygrid.blobs.directory import Directory, directory_of
-from raygrid.blobs.object_store import ObjectStore, first_line
+from raygrid.blobs.object_store import SENDING, ObjectStore, first_line
 from raygrid.blobs.port import BlobPlace
 from raygrid.blobs.upload import Upload
 from raygrid.core.blob_marker import wrong_blob_store_message
@@ -219,9 +219,11 @@ class BlobStore:
                 data = self._place.get(blob.key, blob.offset, blob.size)
             except FileNotFoundError:
                 raise self._missing(blob.key) from None
-            except GenericError:
-                # obstore has no separate error for a slice that begins after the end of its blob.
-                self._require_size(blob)
+            except GenericError as error:
+                # obstore has no separate error for a slice that begins after the end of its blob. But where the store
+                # cannot be reached, asking for the size would only take the same time again.
+                if SENDING not in first_line(error):
+                    self._require_size(blob)
                 raise
         if len(data) != blob.size:
             raise BlobDamagedError(f"blob {blob.key} is shorter than expected: {len(data)} of {blob.size} bytes")

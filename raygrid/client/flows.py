@@ -206,8 +206,14 @@ class Flows:
         return self.value(NodeStatus, Call("DELETE", f"/nodes/{quote(node, safe='')}/drain"))
 
     def hand_over(self, group: str) -> Flow[GroupStatus]:
-        """Ask for another candidate to lead a group."""
-        return self.value(GroupStatus, Call("POST", f"/groups/{quote(group, safe='')}/handover"))
+        """Ask for another candidate to lead a group.
+
+        The request names the term that is over then, so that a repetition does not give the lead back.
+        """
+        listed = yield from self.values(GroupStatus, "groups")
+        term = next((each.term for each in listed if each.group == group), None)
+        params = () if term is None else (("term", str(term)),)
+        return (yield from self.value(GroupStatus, Call("POST", f"/groups/{quote(group, safe='')}/handover", params)))
 
     def data_content(self, name: str, save_to: Path | None = None) -> Flow[bytes]:
         """Fetch shared data; gives its content, or nothing if it is saved to a file."""

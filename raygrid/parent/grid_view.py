@@ -24,7 +24,7 @@ class GroupView:
         state: `ok`, `no_nodes` (no node takes jobs), `silent` (its leader does not answer), `lost` (it has no leader).
         since: for a lost group, when the lease of its last leader expired.
         unfinished: for a lost group, the number of jobs that have neither ended nor moved to other groups.
-        hand_over: the last hand-over that was requested, if any was.
+        hand_over: the last hand-over that was requested and carried out, if any was.
     """
 
     load: GroupCapacity

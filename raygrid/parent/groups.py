@@ -7,10 +7,12 @@ announces new jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
 from raygrid.core.result_sources import NodePlace
+from raygrid.core.routing.lost_groups import takes_jobs
 from raygrid.errors import GroupNotFoundError, HandOverError, RaygridError, UnavailableError
 from raygrid.models import GroupCapacity, QueuedJob
 from raygrid.parent.group_routing import GroupRouting
@@ -23,6 +25,7 @@ from raygrid.transport.ports import GroupDiscovery, LeaderCalls
 logger = logging.getLogger(__name__)
 
 HAND_OVER_S = 5.0
+NODES_S = 3.0
 
 
 class Groups:
@@ -86,15 +89,31 @@ class Groups:
         except RaygridError as error:
             logger.info("group %s missed a notice of moved jobs; its next scan finds out: %s", group_id, error)
 
-    async def hand_over(self, group_id: str) -> GroupCapacity:
+    async def hand_over(self, group_id: str, term: int | None = None) -> tuple[GroupCapacity, bool]:
         """Have a group's leader step down for another candidate; returns when that candidate leads.
+
+        With `term`, nothing happens if the lead of that term is over: a repeated request would give the lead back.
+
+        Returns:
+            The load of the group, and whether its leader stepped down for this call.
 
         Raises:
             GroupNotFoundError: there is no such group.
             HandOverError: there is no other candidate, or none took over in time.
             UnavailableError: its leader did not answer.
         """
-        known, leader, others = self.check_hand_over(group_id)
+        known, leader, others = self._require_other_candidate(group_id)
+        if term is not None and known.term > term:
+            return self._load_of(group_id), False
+        await self._step_down(group_id, known, leader, others)
+        return self._load_of(group_id), True
+
+    def _load_of(self, group_id: str) -> GroupCapacity:
+        return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
+
+    async def _step_down(
+        self, group_id: str, known: KnownGroup, leader: LeaderCalls, others: Sequence[LeaderCalls]
+    ) -> None:
         term = known.term
         await leader.hand_over()
         await asyncio.gather(*(other.stand() for other in others), return_exceptions=True)
@@ -109,10 +128,15 @@ class Groups:
                     f"group {group_id}: its leader stepped down, but no other candidate took over within "
                     f"{HAND_OVER_S:g} s; one will take over soon (see GET /groups)"
                 ) from None
-        return next(group for group in self.capacities(silent_too=True) if group.group_id == group_id)
+        # The new leader hears of its nodes a moment later; until then its group would look as if it could not work.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NODES_S):
+                while known.capacity is None or not takes_jobs(known.capacity):
+                    known.changed.clear()
+                    await known.changed.wait()
 
-    def check_hand_over(self, group_id: str) -> tuple[KnownGroup, LeaderCalls, Sequence[LeaderCalls]]:
-        """Whether another candidate can lead a group: the group, its leader and the others; raises as `hand_over`."""
+    def _require_other_candidate(self, group_id: str) -> tuple[KnownGroup, LeaderCalls, Sequence[LeaderCalls]]:
+        """The group, its leader and the candidates that can take the lead over; raises as `hand_over`."""
         known = self.known.get(group_id)
         if known is None:
             names = ", ".join(sorted(self.known.by_id))

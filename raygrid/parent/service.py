@@ -14,7 +14,6 @@ from functools import partial
 
 from raygrid.blobs import BlobStore, data_key
 from raygrid.core.access import Caller
-from raygrid.core.lease import HandOver
 from raygrid.core.routing.lost_groups import LostGroupTimeouts
 from raygrid.errors import (
     ConflictError,
@@ -108,6 +107,7 @@ class Parent:
         self.definitions = SubmittedDefinitions(settings, store)
         self._inserts: Coalescer[NewJob, Inserted] = Coalescer(store.insert, name="inserts")
         self._batch_inserts = BatchInserts(store)
+        self._hand_over = asyncio.Lock()
         self._looks: Coalescer[str, StoredJob | None] = Coalescer(self._look, name="looks")
 
     async def open(self) -> None:
@@ -362,12 +362,14 @@ class Parent:
                 admission.stored()
         return StoredData(data, datetime.now(UTC), caller.owner)
 
-    async def hand_over(self, group_id: str, by: str) -> tuple[GroupCapacity, HandOver]:
-        """Record that an owner requests a hand-over of a group's lead, and carry it out; see `Groups.hand_over`."""
-        self.groups.check_hand_over(group_id)
-        requested = await self.store.note_hand_over(group_id, by)
-        logger.info("group %s: %s has requested a hand-over of its lead", group_id, by)
-        return await self.groups.hand_over(group_id), requested
+    async def hand_over(self, group_id: str, by: str, term: int | None = None) -> GroupCapacity:
+        """Hand a group's lead over for an owner, and record it; see `Groups.hand_over`."""
+        async with self._hand_over:  # one after the other, so that who asks meanwhile also finds the record
+            load, is_done = await self.groups.hand_over(group_id, term)
+            if is_done:
+                logger.info("group %s: %s has handed its lead over to %s", group_id, by, load.leader)
+                self.sweeper.note_hand_over(group_id, await self.store.note_hand_over(group_id, by))
+            return load
 
     async def data(self, caller: Caller, names: Sequence[str] | None = None) -> dict[str, StoredData]:
         """The caller's shared inputs by name; all of them if `names` is None."""

@@ -45,7 +45,7 @@ class Sweeper:
 
     Attributes:
         lost: the lost groups, and when their last lease expired, by the store's clock.
-        hand_overs: the last hand-over that was requested of each group, if any was.
+        hand_overs: the last hand-over of each group that was requested and carried out, if any was.
         holder: the name of this sweeper in the lease, unique for each start.
     """
 
@@ -73,6 +73,10 @@ class Sweeper:
         loop = asyncio.get_running_loop()
         loops = {"watch": self._watch_forever(), "sweep": self._sweep_forever(), "requests": self._serve_forever()}
         self._tasks = [loop.create_task(each, name=f"sweeper: {name}") for name, each in loops.items()]
+
+    def note_hand_over(self, group_id: str, done: HandOver) -> None:
+        """Show a hand-over that was just recorded, before the next look at the leases."""
+        self.hand_overs = {**self.hand_overs, group_id: done}
 
     async def close(self) -> None:
         """Stop, and release the lease, so that another parent can sweep at once."""

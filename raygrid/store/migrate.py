@@ -32,16 +32,17 @@ def _is_current(connection: Connection) -> bool:
 
 
 def _apply_missing(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # First of all: the imports take longer than an idle transaction may.
+        for limit in ("statement_timeout", "lock_timeout"):  # the caller limits the whole transaction
+            connection.execute(text(f"SET LOCAL {limit} = 0"))
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {int(_IDLE_S * 1000)}"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
     from alembic.util.exc import CommandError  # noqa: PLC0415
 
-    if connection.dialect.name == "postgresql":
-        for limit in ("statement_timeout", "lock_timeout"):  # the caller limits the whole transaction
-            connection.execute(text(f"SET LOCAL {limit} = 0"))
-        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {int(_IDLE_S * 1000)}"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # Alembic interpolates %
     scripts = ScriptDirectory.from_config(config)

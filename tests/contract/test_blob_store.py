@@ -16,7 +16,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from raygrid.blobs import BlobStore, data_key, directory, object_store
 from raygrid.blobs.chunks import CHUNK, CheckedBlob, digests, pieces_of
@@ -450,6 +452,40 @@ def test_short_breaks_cause_no_error(s3: S3) -> None:
             putting.result()
         assert blobs.read_now(BlobSlice(f"results/{number}", 0, 1, "")) == b"x"
     cable.close()
+
+
+async def test_a_short_break_does_not_stop_the_removal_of_blobs(s3: S3) -> None:
+    """Housekeeping is idle for long, so that the store often has closed its connection."""
+    cable = Cable(s3.port)
+    url = f"s3://{s3.new_bucket()}"
+    for number in range(8):
+        blobs = BlobStore(url, s3.options(cable.port))
+        keys = [f"results/{number}-{each}" for each in range(3)]
+        for key in keys:
+            await asyncio.to_thread(blobs.put_now, key, b"x")
+        cable.cut()
+        removing = asyncio.create_task(blobs.delete(keys))
+        assert not (await asyncio.wait({removing}, timeout=0.15))[0]
+        cable.mend()
+        await removing
+        assert await blobs.sizes(keys) == {}
+    cable.close()
+
+
+def test_what_obstore_has_tried_again_is_not_tried_again_after_it() -> None:
+    """Otherwise a call to a store that is away would take several times as long as it may."""
+    options = {"endpoint": f"http://127.0.0.1:{free_port()}", "allow_http": True, "region": "x"}
+    place = object_store.ObjectStore("s3://bucket", {**options, "skip_signature": True}, retry_s=1.0)
+    place._retry_s = 5.0  # so that there would be time for more
+    asked = []
+
+    def request() -> None:
+        asked.append(1)
+        obstore.put(place._working, "key", b"x", use_multipart=False)
+
+    with pytest.raises(GenericError, match="error sending request"):
+        place._sent(request)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from raygrid.errors import UnavailableError
 from raygrid.leader.election import TTL_S
 from tests.support.elected_grid import ElectedGrid, StandingLeader
 
@@ -115,17 +116,38 @@ async def test_a_planned_hand_over_loses_no_time(grid: ElectedGrid, tmp_path: Pa
         assert answer.status_code == 200, answer.text
         leaders.append(await grid.leading("rack-a", besides=leaders[-1]))
         assert answer.json()["term"] == len(leaders)
-        assert answer.json()["handed_over_by"] == "local"
+        assert (answer.json()["handed_over_by"], answer.json()["state"]) == ("local", "ok")
+        [listed] = (await grid.http.get("/groups")).json()["groups"]
+        assert listed["handed_over_at"] == answer.json()["handed_over_at"]
 
-    async def is_listed() -> bool:
-        [group] = (await grid.http.get("/groups")).json()["groups"]
-        return bool(group["handed_over_by"] == "local" and group["handed_over_at"])
-
-    await grid.until(is_listed)
     await all_done(grid, job_ids)
     assert leaders[0] is leaders[2] is not leaders[1]
     assert len(ran.read_text().splitlines()) == 60
     assert max(took) < TTL_S  # not by waiting for the lease to run out
+
+
+async def test_a_repeated_hand_over_does_not_give_the_lead_back(grid: ElectedGrid) -> None:
+    """A request that names a term which is over changes nothing; several at once make one hand-over."""
+    first = await grid.leading("rack-a")
+    [group] = (await grid.http.get("/groups")).json()["groups"]
+    asked = {"term": group["term"]}
+    answers = await asyncio.gather(*(grid.http.post("/groups/rack-a/handover", params=asked) for _ in range(3)))
+    answers.append(await grid.http.post("/groups/rack-a/handover", params=asked))
+    assert {(each.status_code, each.json()["term"]) for each in answers} == {(200, group["term"] + 1)}
+    assert len({each.json()["handed_over_at"] for each in answers}) == 1
+    assert await grid.leading("rack-a") is not first
+
+
+async def test_a_refused_hand_over_is_not_recorded(grid: ElectedGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`handed_over_by` names who handed the lead over, not who tried."""
+    leader = await grid.leading("rack-a")
+
+    async def refuse() -> None:
+        raise UnavailableError("this leader is frozen")
+
+    monkeypatch.setattr(leader.candidate, "hand_over", refuse)
+    assert (await grid.http.post("/groups/rack-a/handover")).status_code == 503
+    assert (await grid.store.leases())["rack-a"].hand_over is None
 
 
 async def test_an_impossible_hand_over_is_refused(tmp_path: Path) -> None:

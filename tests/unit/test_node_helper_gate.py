@@ -141,6 +141,24 @@ def test_a_look_gives_the_attempts_that_ran_since_the_last_one() -> None:
     assert gate.ran_lately() == {"p": False}
 
 
+@pytest.mark.parametrize(
+    "program", ["wine", "/usr/bin/wine-stable", "wine64", "wine64-stable", "/opt/wine-staging/bin/wine"]
+)
+def test_wine_is_known_by_every_name_that_packages_give_it(program: str) -> None:
+    """Debian's `/usr/bin/wine` is a link to `wine-stable`."""
+    assert HelperGate(10).runs_under_wine(Pricer(command=(program, "pricer.exe", "{input}")))
+
+
+def test_a_native_definition_does_not_run_under_wine_because_an_earlier_one_did() -> None:
+    """Helpers of the earlier one may still run, so they are shared; the new attempts are native."""
+    gate = HelperGate(10)
+    gate.begin("p", WINE)
+    gate.end("p", WINE)
+    gate.begin("p", PRICER)
+    assert gate.has_used_wine("p")
+    assert not gate.runs_under_wine(PRICER)
+
+
 def test_a_program_is_one_for_windows_by_its_content(tmp_path: Path) -> None:
     """If the kernel hands Windows programs to wine, the command does not name it; `.exe` alone proves nothing."""
     gate = HelperGate(10)
@@ -148,5 +166,5 @@ def test_a_program_is_one_for_windows_by_its_content(tmp_path: Path) -> None:
         (tmp_path / f"{name}.exe").write_bytes(content)
         gate.begin(name, Pricer(command=(f"{tmp_path}/{name}.exe", "{input}")))
     gate.begin("wine", WINE)
-    assert [gate.runs_under_wine(name) for name in ("windows", "linux", "wine")] == [True, False, True]
+    assert [gate.has_used_wine(name) for name in ("windows", "linux", "wine")] == [True, False, True]
     assert gate.sharing(frozenset(("windows",))) == {"windows", "wine"}

@@ -129,7 +129,7 @@ class PricerStarter:
             "RAYGRID_SLOT": str(prepared.slot),
         }
         # Under wine, all jobs must have the same TMPDIR, where they look for wine's server.
-        is_wine = self._watchdog.helpers.gate.runs_under_wine(spec.pricer)
+        is_wine = self._watchdog.helpers.gate.runs_under_wine(prepared.pricer)
         if not is_wine:
             own |= directory.temporary.variables(prepared.pricer.env)
         elif prepared.sandbox.mode == "strict":  # which hides /tmp

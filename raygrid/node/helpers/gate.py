@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from raygrid.errors import UnavailableError
@@ -20,6 +20,7 @@ from raygrid.settings.pricer import Pricer
 
 HOLD_STEP_S = 0.1
 CLAIM_STEP_S = 0.02
+MOST_KNOWN = 1_000
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class HelperGate:
         self._changed = threading.Condition()
         self._uses: dict[str, _Use] = {}
         self._through: dict[str, frozenset[str]] = {}
+        self._under_wine: dict[Hashable, bool] = {}  # by command and helpers
         self._closed: frozenset[str] = frozenset()
 
     def begin(self, name: str, pricer: Pricer, *, waits: bool = True) -> None:
@@ -85,8 +87,7 @@ class HelperGate:
 
     def _learn(self, name: str, pricer: Pricer) -> _Use:
         # Keys of earlier definitions remain, because their helpers may still run.
-        through = shared_through(pricer.command, pricer.helpers, is_windows=runs_windows_program(pricer.command[0]))
-        self._through[name] = through = self._through.get(name, frozenset()) | through
+        self._through[name] = through = self._through.get(name, frozenset()) | _through(pricer)
         use = self._uses.get(name)
         if use is None:
             use = self._uses[name] = _Use(pricer)
@@ -136,9 +137,19 @@ class HelperGate:
         with self._changed:
             return [self._uses[name].pricer for name in names if name in self._uses]
 
-    def runs_under_wine(self, name: str) -> bool:
-        """Whether a pricer, for which `begin` was called, is known to use wine."""
+    def has_used_wine(self, name: str) -> bool:
+        """Whether a pricer, for which `begin` was called, uses wine, or did with an earlier definition."""
         return WINE in self._through[name]
+
+    def runs_under_wine(self, pricer: Pricer) -> bool:
+        """Whether jobs of a definition use wine; an earlier definition of the same name may have used it."""
+        key = (pricer.command, pricer.helpers)
+        found = self._under_wine.get(key)
+        if found is None:
+            if len(self._under_wine) >= MOST_KNOWN:
+                self._under_wine.clear()
+            found = self._under_wine[key] = WINE in _through(pricer)
+        return found
 
     def sharing(self, names: frozenset[str]) -> frozenset[str]:
         """These pricers and those that share helpers with them."""
@@ -206,6 +217,10 @@ class HelperGate:
 
 def _claims_of(name: str, through: frozenset[str]) -> frozenset[str]:
     return frozenset((f"pricer-{name}", *(f"program-{program}" for program in through)))
+
+
+def _through(pricer: Pricer) -> frozenset[str]:
+    return shared_through(pricer.command, pricer.helpers, is_windows=runs_windows_program(pricer.command[0]))
 
 
 def runs_windows_program(program: str) -> bool:

@@ -6,6 +6,7 @@ ssh master, a licence daemon. `watch.py` finds these processes, calls this rule,
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MOST_HELPERS = 64
 """The number of processes that the jobs of one pricer may leave behind before all of them are ended."""
 
 WINE = "wine"
+_WINE_PROGRAM = re.compile(r"wine(32|64|console)?(-(stable|staging|development|devel))?")  # Debian's and WineHQ's names
 _COMM = 15  # bytes of a process's name that the kernel keeps
 
 
@@ -114,7 +116,8 @@ def is_allowed(programs: Programs, executable: str, name: str) -> bool:
 
 def _is_wine(program: str) -> bool:
     base = PurePosixPath(program).name
-    return base in ("wine", "wine64", "wine32") or base.startswith(("wineserver", "wine-preloader", "wine64-preloader"))
+    is_server = base.startswith(("wineserver", "wine-preloader", "wine64-preloader"))
+    return is_server or _WINE_PROGRAM.fullmatch(base) is not None
 
 
 def shared_through(command: Iterable[str], programs: Programs, *, is_windows: bool = False) -> frozenset[str]:

@@ -102,7 +102,7 @@ class Helpers:
 
     def has_shared(self, pricer: str) -> bool:
         """Whether a pricer that has run shares helpers with later jobs by its settings, or under wine."""
-        return self.gate.runs_under_wine(pricer) or any(self.gate.rules(pricer))
+        return self.gate.has_used_wine(pricer) or any(self.gate.rules(pricer))
 
     def left_strays(self, pricer: str, attempt: str) -> None:
         """Note that an attempt has ended and may have left processes behind that no table shows yet."""
@@ -204,7 +204,7 @@ class Helpers:
     def _is_shared(self, process: Process, origin: ProcessOrigin) -> bool:
         """Whether a process is a helper that the settings of its pricer name, or a part of wine."""
         rules = {rule for name in origin.pricers for rule in self.gate.rules(name) if rule}
-        if any(self.gate.runs_under_wine(name) for name in origin.pricers):
+        if any(self.gate.has_used_wine(name) for name in origin.pricers):
             rules.add((WINE,))
         return bool(rules) and any(is_allowed(rule, executable_of(process.pid), name_of(process.pid)) for rule in rules)
 

@@ -85,7 +85,7 @@ class WarmProcess:
         watchdog.helpers.gate.begin(name, pricer, waits=False)
         try:
             temporary = dict.fromkeys(VARIABLES, self._home.path)
-            is_wine = watchdog.helpers.gate.runs_under_wine(name)
+            is_wine = watchdog.helpers.gate.runs_under_wine(pricer)
             if is_wine:  # wine's server is found through TMPDIR
                 temporary = box.directory.temporaries.variables(()) if box.state.mode == "strict" else {}
             own = {WARM: "1", MARK: f"{mark_prefix}{name}|{self._record.mark}"}

@@ -117,8 +117,20 @@ def grid_routes(parent: Parent) -> APIRouter:
         summary="Hand the lead of a group over to another candidate; answers when that candidate leads",
         responses=problem_responses("group-not-found", "hand-over", "invalid-request", "unavailable"),
     )
-    async def hand_over(group: str, caller: Operator) -> schemas.GroupAnswer:
-        load, requested = await parent.hand_over(group, caller.owner)
-        return schemas.group_answer(replace(led(load), hand_over=requested))
+    async def hand_over(
+        group: str,
+        caller: Operator,
+        term: Annotated[
+            int | None,
+            Query(
+                ge=0,
+                le=2**62,
+                description="`term` of the group when this is decided. If another candidate leads since, nothing "
+                "happens, so that a repeated request does not give the lead back",
+            ),
+        ] = None,
+    ) -> schemas.GroupAnswer:
+        load = await parent.hand_over(group, caller.owner, term)
+        return schemas.group_answer(replace(led(load), hand_over=parent.sweeper.hand_overs.get(group)))
 
     return router

@@ -214,7 +214,7 @@ class GroupAnswer(CapacityAnswer):
     state: str
     lost_since: datetime | None = Field(description="for a lost group, when the lease of its last leader expired")
     unfinished: int | None = Field(description="for a lost group, number of jobs still to be moved or cancelled")
-    handed_over_at: datetime | None = Field(description="when a hand-over of its lead was last requested")
+    handed_over_at: datetime | None = Field(description="when its lead was last handed over on request")
     handed_over_by: str | None = Field(description="owner of the key that requested it")
     traffic: NodeTrafficAnswer = Field(description="total of its nodes")
 
