@@ -33,7 +33,7 @@ LOOKS_TOGETHER = 32
 LOOK_AGAIN_S = 2.0  # how long a look, which must fail soon, is made again
 FIRST_WAIT_S = 0.1  # before a request is made again
 SENDING = "error sending request"  # what obstore's error says if a connection broke
-_TRIED_AGAIN = re.compile(r" after \d+ retries")
+_RETRIES = re.compile(r" after (\d+) retries, max_retries: (\d+)")
 
 _Answer = TypeVar("_Answer")
 
@@ -241,8 +241,10 @@ def _may_try_again(error: GenericError, until: float) -> bool:
 
 
 def was_not_sent(error: GenericError) -> bool:
-    """Whether the connection broke before a request was answered, and obstore has not tried again."""
-    return SENDING in first_line(error) and _TRIED_AGAIN.search(first_line(error)) is None
+    """Whether the connection broke before a request was answered, and obstore has not tried as often as it may."""
+    line = first_line(error)
+    retries = _RETRIES.search(line)
+    return SENDING in line and (retries is None or int(retries[1]) < int(retries[2]))
 
 
 def shown(url: str) -> str:
