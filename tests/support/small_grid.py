@@ -161,7 +161,7 @@ class SmallGrid:
         slots: int = 2,
         node_blobs: Mapping[str, str] | None = None,
         home: str | None = None,
-        keep_alive_s: int = 5,
+        keep_alive_s: int = 120,
         **settings: Any,
     ) -> None:
         self._home = home
@@ -232,7 +232,8 @@ class SmallGrid:
         )
         server = uvicorn.Server(config)
         self.url = f"http://127.0.0.1:{port}"
-        # Connections are closed before the server does so, after 5 s: it might do it as a request comes.
+        # The client closes idle connections long before the server does: the server might do it as a request comes, and
+        # both are in one process, which may stand still for some seconds.
         limits = httpx.Limits(keepalive_expiry=2)
         self.http = httpx.AsyncClient(base_url=self.url, timeout=60, limits=limits)
         self._parents.append((server, asyncio.create_task(server.serve()), self.http))
