@@ -269,6 +269,8 @@ async def test_an_error_of_the_grid_itself_is_a_problem_without_internals(
     answer = await grid.http.get("/jobs", headers=RIGHT)
     assert (answer.status_code, word(answer)) == (500, "internal")
     assert "the-innards" not in answer.text
+    # The server closes the connection after such an error; a client that did not know would lose its next request.
+    assert answer.headers["connection"] == "close"
 
 
 async def test_a_failed_job_names_where_its_files_are(grid: SmallGrid) -> None:

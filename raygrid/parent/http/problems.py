@@ -109,4 +109,6 @@ def install(app: FastAPI) -> None:
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
         logger.exception("a request failed unexpectedly; answering 500", exc_info=error)
         detail = "the grid has an internal error; it is safe to send the request again with the same jobId"
-        return _json(Problem(type=errors.PROBLEM_PREFIX + "internal", title="internal", status=500, detail=detail))
+        problem = Problem(type=errors.PROBLEM_PREFIX + "internal", title="internal", status=500, detail=detail)
+        # The server closes the connection after such an error. A client that is not told sends its next request on it.
+        return _json(problem, {"Connection": "close"})
