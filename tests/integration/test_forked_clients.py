@@ -172,12 +172,12 @@ async def test_a_child_that_uses_or_closes_an_inherited_client_leaves_the_parent
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child's request drops its copy of the parent's connection, which the parent goes on using."""
-    # Both ends drop what was idle for 5 s, which a busy machine may take.
+    # A client drops what was idle for 5 s, which a busy machine may take.
     limits = httpx.Limits(keepalive_expiry=120)
     monkeypatch.setattr(
         sockets, "transport", lambda *_: httpx.HTTPTransport(socket_options=sockets.options(), limits=limits)
     )
-    async with SmallGrid(tmp_path, keep_alive_s=120) as grid:
+    async with SmallGrid(tmp_path) as grid:
 
         def work() -> tuple[dict[str, int], set[str], set[str]]:
             with Client(grid.url) as client, one_connection(client) as mine:

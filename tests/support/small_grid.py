@@ -27,6 +27,7 @@ from raygrid.parent.audit import AuditLog
 from raygrid.parent.blob_check import BlobCheck
 from raygrid.parent.housekeeping import Housekeeping
 from raygrid.parent.http.app import build_app
+from raygrid.parent.http.connection import KEEP_ALIVE_S
 from raygrid.parent.service import Parent
 from raygrid.settings.model import GridSettings, load_settings
 from raygrid.store import SqlStore
@@ -140,7 +141,7 @@ class SmallGrid:
     """One parent, `racks` groups of `nodes` nodes each; use as an async context manager.
 
     Nodes share the parent's blob store, but those that `node_blobs` names have their own. The parent stands in the
-    group `home`, if one is given, and closes connections that were idle for `keep_alive_s`.
+    group `home`, if one is given.
 
     Attributes:
         http: a client bound to the parent's address.
@@ -161,11 +162,9 @@ class SmallGrid:
         slots: int = 2,
         node_blobs: Mapping[str, str] | None = None,
         home: str | None = None,
-        keep_alive_s: int = 120,
         **settings: Any,
     ) -> None:
         self._home = home
-        self._keep_alive_s = keep_alive_s
         settings.setdefault("pricers", PRICERS)
         settings["storage"] = {"state_dir": directory, **settings.get("storage", {})}
         settings["node"] = {"slots": slots, "kill_grace_s": 0.2, **settings.get("node", {})}
@@ -227,7 +226,7 @@ class SmallGrid:
             host="127.0.0.1",
             port=port,
             log_level="warning",
-            timeout_keep_alive=self._keep_alive_s,
+            timeout_keep_alive=int(KEEP_ALIVE_S),
             timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
